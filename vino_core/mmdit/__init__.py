@@ -1,0 +1,1 @@
+"""The diffusion transformer: packing of references and target, rotary positions, blocks, model, connectors."""

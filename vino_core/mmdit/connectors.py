@@ -1,0 +1,42 @@
+"""From the VLM's hidden states to the width of the MMDiT (VINO paper section 2.1)."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ConnectorConfig
+from ..errors import InputError
+
+
+class Connector(nn.Module):
+    """RMSNorm -> Linear(in, 4 x out) -> GELU -> Linear(4 x out, out), on [..., in] to [..., out]."""
+
+    def __init__(
+        self,
+        config: ConnectorConfig,
+        operations: ModuleType | Any = nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        placement = {"dtype": dtype, "device": device}
+        self.config = config
+        self.norm_qwen = operations.RMSNorm(config.in_features, eps=1e-6, **placement)
+        self.mlp = nn.Sequential(
+            operations.Linear(config.in_features, 4 * config.out_features, **placement),
+            nn.GELU(approximate=config.gelu),
+            operations.Linear(4 * config.out_features, config.out_features, **placement),
+        )
+
+    def forward(self, states: Tensor) -> Tensor:
+        if states.shape[-1] != self.config.in_features:
+            raise InputError(
+                f"{self.config.name}: the text encoder's states are {states.shape[-1]} wide, the model takes "
+                f"{self.config.in_features}. Load the text encoder that belongs to this model "
+                "(2560: Qwen3-VL-4B-Instruct)."
+            )
+        return self.mlp(self.norm_qwen(states))

@@ -1,0 +1,141 @@
+"""The MMDiT with its connectors: velocity of a noisy target, given text and references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..config import MMDiTConfig
+from ..errors import InputError
+from .attention import Attention, sdpa
+from .blocks import DoubleBlock, FinalLayer, MLPEmbedder, Operations, Placement, SingleBlock, timestep_embedding
+from .connectors import Connector
+from .packing import Grid, Layout, bounded_layout, pack, rotary_table
+from .refiner import TokenRefiner
+
+BlockRunner = Callable[..., Any]
+"""Runs one block: `runner(kind, index, block, *arguments)` with kind "double_block" or "single_block"."""
+
+
+def run_block(kind: str, index: int, block: nn.Module, *arguments: Any) -> Any:
+    """The plain runner. Others may checkpoint, replace or observe the block."""
+    return block(*arguments)
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What one guidance branch gives to the MMDiT, the same at every step.
+
+    `text` [B, L, text_dim]; `boundaries` [B, 2K, C], start and end of each of the K references in turn, or None;
+    `references` K scaled latents [B, 16, t, h, w]; `mask` [B, L], nonzero where there is a token, or None when nothing
+    is padded.
+    """
+
+    text: Tensor
+    boundaries: Tensor | None = None
+    references: tuple[Tensor, ...] = ()
+    mask: Tensor | None = None
+
+
+class MMDiT(nn.Module):
+    """HunyuanVideo's transformer over packed references and target (VINO paper section 2).
+
+    `layout` decides where references lie; `operations` supplies the layers (torch.nn, or ComfyUI's); parameters are
+    named as in HunyuanVideo's own files, connectors as in VINO's.
+    """
+
+    def __init__(
+        self,
+        config: MMDiTConfig,
+        layout: Callable[[Sequence[Grid], Grid], Layout] = bounded_layout,
+        operations: Operations = nn,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        placement: Placement = {"dtype": dtype, "device": device}
+        width, count = config.hidden_size, config.num_heads
+        self.config = config
+        self.layout = layout
+        self.dtype = dtype
+        self.img_in = nn.Module()
+        self.img_in.proj = operations.Conv3d(
+            config.in_channels, width, kernel_size=config.patch_size, stride=config.patch_size, **placement
+        )
+        self.time_in = MLPEmbedder(256, width, operations, placement)
+        self.guidance_in = MLPEmbedder(256, width, operations, placement) if config.guidance_embed else None
+        self.txt_in = TokenRefiner(config.text_dim, width, count, config.depth_refiner, operations, placement)
+        self.double_blocks = nn.ModuleList(
+            DoubleBlock(width, count, config.mlp_ratio, operations, placement) for _ in range(config.depth)
+        )
+        self.single_blocks = nn.ModuleList(
+            SingleBlock(width, count, config.mlp_ratio, operations, placement) for _ in range(config.depth_single)
+        )
+        patch = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
+        self.final_layer = FinalLayer(width, patch * config.out_channels, operations, placement)
+        for connector in config.connectors:
+            self.add_module(connector.name, Connector(connector, operations, dtype, device))
+
+    def grid(self, latents: Tensor) -> Grid:
+        """Size of [.., T, H, W] latents in patches. Raises InputError when they do not divide into patches."""
+        sizes = latents.shape[-3:]
+        if any(size % patch for size, patch in zip(sizes, self.config.patch_size, strict=True)):
+            raise InputError(
+                f"Latents of {tuple(sizes)} (frames, height, width) do not divide into patches of "
+                f"{self.config.patch_size}. Use widths and heights that are multiples of 16 pixels."
+            )
+        frames, rows, columns = (
+            size // patch for size, patch in zip(sizes, self.config.patch_size, strict=True)
+        )
+        return frames, rows, columns
+
+    def patchify(self, latents: Tensor) -> Tensor:
+        """[B, 16, T, H, W] -> tokens [B, N, C]."""
+        return self.img_in.proj(latents).flatten(2).transpose(1, 2)
+
+    def unpatchify(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """[B, N, channels * patch] -> [B, channels, T, H, W]."""
+        patches = tokens.unflatten(-1, (self.config.out_channels, *self.config.patch_size)).unflatten(1, grid)
+        return patches.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+    def time_vector(self, timestep: Tensor, guidance: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """Conditioning vector [B, C] of `timestep` [B] (0..1000) and `guidance` [1 or B] (scale x 1000)."""
+        vector = self.time_in(timestep_embedding(timestep).to(dtype))
+        if self.guidance_in is not None and guidance is not None:
+            vector = vector + self.guidance_in(timestep_embedding(guidance).to(dtype))
+        return vector
+
+    def forward(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        conditioning: Conditioning,
+        guidance: Tensor | None = None,
+        attention: Attention = sdpa,
+        runner: BlockRunner = run_block,
+    ) -> Tensor:
+        """Velocity [B, 16, T, H, W] of `latents` [B, 16, T, H, W] at `timestep` [B] (sigma x 999 for VINO).
+
+        Every sample of the batch has the same layout; `conditional_velocity` serves batches that differ.
+        Raises InputError when sizes do not divide into patches.
+        """
+        grid = self.grid(latents)
+        references = [reference.expand(latents.shape[0], -1, -1, -1, -1) for reference in conditioning.references]
+        layout = self.layout([self.grid(reference) for reference in references], grid)
+        rotary = rotary_table(layout, self.config.rope_axes, self.config.rope_theta, latents.device)
+
+        img = pack(layout, self.patchify(latents), [self.patchify(x) for x in references], conditioning.boundaries)
+        vector = self.time_vector(timestep, guidance, latents.dtype)
+        txt = self.txt_in(conditioning.text, timestep, conditioning.mask, attention)
+
+        for index, block in enumerate(self.double_blocks):
+            img, txt = runner("double_block", index, block, img, txt, vector, rotary, attention)
+        x = torch.cat((txt, img), dim=1)
+        for index, block in enumerate(self.single_blocks):
+            x = runner("single_block", index, block, x, vector, rotary, attention)
+        target = x[:, txt.shape[1] :][:, layout.target]
+        return self.unpatchify(self.final_layer(target, vector), grid)

@@ -1,0 +1,117 @@
+"""Where everything lies in the packed visual sequence, and at which rotary position.
+
+A layout is pure data: the segments of one sample in order. Systems differ in the layouts they make, nothing else
+(VINO paper section 2.2: boundary tokens and one timeline).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Grid = tuple[int, int, int]
+Kind = Literal["boundary", "reference", "target"]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of tokens: a grid of (frames, rows, columns) patches whose first frame stands at time `start`."""
+
+    kind: Kind
+    start: int
+    grid: Grid
+
+    @property
+    def tokens(self) -> int:
+        frames, rows, columns = self.grid
+        return frames * rows * columns
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The segments of one sample's visual sequence, in order; exactly one of them is the target."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(segment.tokens for segment in self.segments)
+
+    @property
+    def target(self) -> slice:
+        """The target's tokens within the sequence."""
+        before = 0
+        for segment in self.segments:
+            if segment.kind == "target":
+                return slice(before, before + segment.tokens)
+            before += segment.tokens
+        raise ValueError("layout without a target")
+
+
+def bounded_layout(references: Sequence[Grid], target: Grid) -> Layout:
+    """References enclosed in boundary tokens, one timeline, target last (VINO paper section 2.2).
+
+    Grids are in patches. Time runs through start token, latent frames, end token of each reference and goes on in the
+    next; rows and columns restart at 0 for each segment.
+    """
+    segments: list[Segment] = []
+    time = 0
+    for grid in references:
+        segments.append(Segment("boundary", time, (1, 1, 1)))
+        segments.append(Segment("reference", time + 1, grid))
+        time += 1 + grid[0]
+        segments.append(Segment("boundary", time, (1, 1, 1)))
+        time += 1
+    segments.append(Segment("target", time, target))
+    return Layout(tuple(segments))
+
+
+def pack(layout: Layout, target: Tensor, references: Sequence[Tensor] = (), boundaries: Tensor | None = None) -> Tensor:
+    """Concatenate tokens in the layout's order.
+
+    `target` [B, n, C], `references` one [B, n_k, C] each, `boundaries` [B, 2K, C] (start and end of each reference in
+    turn). Returns [B, N, C]. Raises ValueError when the tokens do not fill the layout.
+    """
+    remaining = {
+        "boundary": iter(boundaries.split(1, dim=1) if boundaries is not None else ()),
+        "reference": iter(references),
+        "target": iter((target,)),
+    }
+    parts = [next(remaining[segment.kind], None) for segment in layout.segments]
+    for segment, part in zip(layout.segments, parts, strict=True):
+        if part is None or part.shape[1] != segment.tokens:
+            found = "nothing" if part is None else f"{part.shape[1]} tokens"
+            raise ValueError(f"packing: a {segment.kind} segment takes {segment.tokens} tokens, got {found}")
+    if any(next(rest, None) is not None for rest in remaining.values()):
+        raise ValueError("packing: more tokens given than the layout has segments")
+    return torch.cat(parts, dim=1) if len(parts) > 1 else target
+
+
+def positions(layout: Layout, device: torch.device | str = "cpu") -> Tensor:
+    """Positions (time, row, column) of every token, float32 [N, 3]: bfloat16 would merge neighbours."""
+    parts = []
+    for segment in layout.segments:
+        axes = [torch.arange(size, dtype=torch.float32, device=device) for size in segment.grid]
+        axes[0] = axes[0] + segment.start
+        parts.append(torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2))
+    return torch.cat(parts)
+
+
+@lru_cache(maxsize=4)
+def rotary_table(layout: Layout, axes: Grid, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the rotary angles, float32 [N, D/2] each, for head width D = sum(axes).
+
+    Cached because every step of a run asks for the same few layouts (one per guidance branch).
+    """
+    position = positions(layout, device)
+    angles = []
+    for axis, width in enumerate(axes):
+        exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
+        angles.append(torch.outer(position[:, axis], 1.0 / theta**exponents))
+    table = torch.cat(angles, dim=1)
+    return table.cos(), table.sin()
