@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from .attention import Attention, rotate
 
 Operations = ModuleType | Any
-Rotary = tuple[Tensor, Tensor]
 
 
 class Placement(TypedDict):
@@ -126,16 +125,16 @@ class DoubleBlock(nn.Module):
         self.txt_mlp = mlp(width, ratio, nn.GELU(approximate="tanh"), operations, placement)
 
     def forward(
-        self, img: Tensor, txt: Tensor, vector: Tensor, rotary: Rotary, attention: Attention
+        self, img: Tensor, txt: Tensor, vector: Tensor, rotary: Tensor, attention: Attention
     ) -> tuple[Tensor, Tensor]:
-        """`img` [B, N, C], `txt` [B, L, C], `vector` [B, C] -> the updated streams."""
+        """`img` [B, N, C], `txt` [B, L, C], `vector` [B, C], `rotary` [L + N, D/2] -> the updated streams."""
         img_shift1, img_scale1, img_gate1, img_shift2, img_scale2, img_gate2 = self.img_mod(vector)
         txt_shift1, txt_scale1, txt_gate1, txt_shift2, txt_scale2, txt_gate2 = self.txt_mod(vector)
 
         img_q, img_k, img_v = self.img_attn.project(modulate(self.img_norm1(img), img_shift1, img_scale1))
         txt_q, txt_k, txt_v = self.txt_attn.project(modulate(self.txt_norm1(txt), txt_shift1, txt_scale1))
-        q = torch.cat((txt_q, rotate(img_q, *rotary)), dim=2)
-        k = torch.cat((txt_k, rotate(img_k, *rotary)), dim=2)
+        q = rotate(torch.cat((txt_q, img_q), dim=2), rotary)
+        k = rotate(torch.cat((txt_k, img_k), dim=2), rotary)
         v = torch.cat((txt_v, img_v), dim=2)
         txt_out, img_out = attention(q, k, v).split((txt.shape[1], img.shape[1]), dim=1)
 
@@ -160,18 +159,16 @@ class SingleBlock(nn.Module):
         self.pre_norm = operations.LayerNorm(width, elementwise_affine=False, eps=1e-6, **placement)
         self.modulation = Modulation(width, 3, operations, placement)
 
-    def forward(self, x: Tensor, vector: Tensor, rotary: Rotary, attention: Attention) -> Tensor:
-        """`x` [B, L + N, C], text first; `rotary` covers the N visual tokens. Returns the updated stream."""
+    def forward(self, x: Tensor, vector: Tensor, rotary: Tensor, attention: Attention) -> Tensor:
+        """`x` [B, L + N, C], text first -> the updated stream."""
         shift, scale, gate = self.modulation(vector)
         fused = self.linear1(modulate(self.pre_norm(x), shift, scale))
         qkv, hidden = fused.split((3 * self.width, fused.shape[-1] - 3 * self.width), dim=-1)
         q, k, v = heads(qkv, 3, self.count)
         q, k = self.norm(q, k)
-        text = x.shape[1] - rotary[0].shape[0]
-        q = torch.cat((q[:, :, :text], rotate(q[:, :, text:], *rotary)), dim=2)
-        k = torch.cat((k[:, :, :text], rotate(k[:, :, text:], *rotary)), dim=2)
+        attended = attention(rotate(q, rotary), rotate(k, rotary), v)
         hidden = nn.functional.gelu(hidden, approximate="tanh")
-        return gated(x, self.linear2(torch.cat((attention(q, k, v), hidden), dim=-1)), gate)
+        return gated(x, self.linear2(torch.cat((attended, hidden), dim=-1)), gate)
 
 
 class FinalLayer(nn.Module):

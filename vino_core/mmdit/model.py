@@ -120,13 +120,14 @@ class MMDiT(nn.Module):
     ) -> Tensor:
         """Velocity [B, 16, T, H, W] of `latents` [B, 16, T, H, W] at `timestep` [B] (sigma x 999 for VINO).
 
-        Every sample of the batch has the same layout; `conditional_velocity` serves batches that differ.
+        Every sample of the batch has the same layout; `batch.mixed_velocity` serves batches that differ.
         Raises InputError when sizes do not divide into patches.
         """
         grid = self.grid(latents)
         references = [reference.expand(latents.shape[0], -1, -1, -1, -1) for reference in conditioning.references]
         layout = self.layout([self.grid(reference) for reference in references], grid)
-        rotary = rotary_table(layout, self.config.rope_axes, self.config.rope_theta, latents.device)
+        text = conditioning.text.shape[1]
+        rotary = rotary_table(layout, text, self.config.rope_axes, self.config.rope_theta, latents.device)
 
         img = pack(layout, self.patchify(latents), [self.patchify(x) for x in references], conditioning.boundaries)
         vector = self.time_vector(timestep, guidance, latents.dtype)
@@ -137,5 +138,5 @@ class MMDiT(nn.Module):
         x = torch.cat((txt, img), dim=1)
         for index, block in enumerate(self.single_blocks):
             x = runner("single_block", index, block, x, vector, rotary, attention)
-        target = x[:, txt.shape[1] :][:, layout.target]
+        target = x[:, text:][:, layout.target]
         return self.unpatchify(self.final_layer(target, vector), grid)

@@ -103,10 +103,11 @@ def positions(layout: Layout, device: torch.device | str = "cpu") -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def rotary_table(layout: Layout, axes: Grid, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of the rotary angles, float32 [N, D/2] each, for head width D = sum(axes).
+def rotary_table(layout: Layout, text: int, axes: Grid, theta: float, device: torch.device) -> Tensor:
+    """Rotary factors `cos + i sin` of `text` text tokens, which do not rotate, and the layout's N tokens.
 
-    Cached because every step of a run asks for the same few layouts (one per guidance branch).
+    Complex64 [text + N, D/2] for head width D = sum(axes). Cached because every step of a run asks for the same few
+    layouts (one per guidance branch).
     """
     position = positions(layout, device)
     angles = []
@@ -114,4 +115,6 @@ def rotary_table(layout: Layout, axes: Grid, theta: float, device: torch.device)
         exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
         angles.append(torch.outer(position[:, axis], 1.0 / theta**exponents))
     table = torch.cat(angles, dim=1)
-    return table.cos(), table.sin()
+    still = table.new_zeros(text, table.shape[1])
+    table = torch.cat((still, table))
+    return torch.complex(table.cos(), table.sin())

@@ -1,0 +1,76 @@
+"""VINO: Qwen3-VL-4B, 256 learnable tokens, boundary tokens around every reference (VINO paper sections 2 and 3)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..config import ConnectorConfig, MMDiTConfig
+from ..mmdit.packing import bounded_layout
+from .base import PixelLimits, Preset, PromptTemplate, System, VisionLimits
+
+NEGATIVE_IMAGE = (
+    "low quality, blurry, low resolution, jpeg artifacts, noisy, bad anatomy, bad proportions, deformed face, "
+    "extra limbs, extra fingers, fused fingers, malformed hands, unnatural pose, distorted eyes, poor lighting, "
+    "overexposed, underexposed, bad composition, cropped, duplicate, ghosting, motion blur, watermark, logo, text, nsfw"
+)
+NEGATIVE_VIDEO = (
+    "low quality, blurry, flickering, temporal inconsistency, ghosting, motion blur, jitter, unstable structure, "
+    "distorted anatomy, extra limbs, extra fingers, malformed hands, warped face, inconsistent identity, "
+    "poor lighting, overexposed, underexposed, bad composition, cropped, duplicate frames, color flicker, "
+    "watermark, logo, text, nsfw"
+)
+NEGATIVE_CAMERA_CLONE = (
+    "moving objects, dynamic elements, animation, character movement, walking, running, talking, blinking, living, "
+    "breathing, flowing water, wind, distortion, morphing, mutating, shifting, jittery, flickering, "
+    "frame interpolation artifacts, static camera, still image, frozen camera, low resolution, blurry, watermark, "
+    "text, bad composition"
+)
+
+_IMAGE = Preset(
+    width=640, height=640, frames=1, text_scale=5.0, image_scale=1.0, shift=5.0, negative=NEGATIVE_IMAGE
+)
+_VIDEO = Preset(
+    width=848, height=480, frames=85, text_scale=7.0, image_scale=1.0, shift=7.0, negative=NEGATIVE_VIDEO
+)
+_EDIT = replace(_IMAGE, width=None, height=None)
+_VIDEO_EDIT = replace(_VIDEO, width=None, height=None, frames=81, negative="")
+
+VINO = System(
+    name="vino",
+    prompt=PromptTemplate(
+        system="You are a helpful assistant aimed at generating an output video caption.",
+        understanding=(
+            "You are a helpful assistant aimed at generating an output video caption. Based on the user's input "
+            "command, provide a caption describing the video and output it directly. "
+        ),
+    ),
+    vision=VisionLimits(
+        image_first=PixelLimits(28, 4 * 28**2, 16384 * 28**2),
+        image_second=PixelLimits(32, 65_536, 16_777_216),
+        video_first=PixelLimits(28, 262_144, 602_112),
+        video_second=PixelLimits(32, 4_096, 25_165_824),
+    ),
+    mmdit=MMDiTConfig(
+        connectors=(ConnectorConfig("connector", 2560, 4096), ConnectorConfig("connector_vae_branch", 2560, 3072)),
+    ),
+    text_connector="connector",
+    boundary_connector="connector_vae_branch",
+    layout=bounded_layout,
+    presets={
+        "t2i": _IMAGE,
+        "t2v": _VIDEO,
+        "i2v": replace(_VIDEO, width=None, height=None, negative=""),
+        "ti2i": _EDIT,
+        "ti2i_baseimg": replace(_EDIT, image_scale=3.0),
+        "ti2v": replace(_VIDEO, frames=81, image_scale=3.0, negative=""),
+        "tv2v": _VIDEO_EDIT,
+        "tiv2v": replace(_VIDEO_EDIT, image_scale=3.0, negative=NEGATIVE_VIDEO),
+        "tiv2v_clone": _VIDEO_EDIT,
+        "tiv2v_camclone": replace(_VIDEO_EDIT, negative=NEGATIVE_CAMERA_CLONE),
+        "paper": replace(_VIDEO, image_scale=1.5, text_scale=5.0),
+        "paper_text": _VIDEO,
+    },
+    negative_image=NEGATIVE_IMAGE,
+    negative_video=NEGATIVE_VIDEO,
+    learnable_tokens=256,
+)
