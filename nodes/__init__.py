@@ -1,0 +1,1 @@
+"""The ComfyUI side: nodes that validate, call `vino_core` and return."""

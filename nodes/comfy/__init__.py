@@ -1,0 +1,1 @@
+"""Adapters between ComfyUI's own classes and `vino_core`."""

@@ -1,0 +1,169 @@
+"""ComfyUI's native Qwen3-VL behind the core's `VLMEngine`.
+
+Weights stay ComfyUI's: its memory management, fp8, GGUF and LoRA patches apply, because every layer that runs here is
+its own module. Only the loop over the layers is ours. Core's loop would compute the last layer and hold a square float
+mask, and it knows no continuation of several tokens on a cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import comfy.model_management
+import comfy.ops
+import torch
+from comfy.sd import CLIP
+from comfy.text_encoders.qwen3vl import Qwen3VL
+from torch import Tensor
+
+from ...vino_core.encoder.engine import KVCache, Sampling, VisionFeatures, VisualInjection
+from ...vino_core.encoder.tokenizer import plain_tokenizer, special_id
+from ...vino_core.errors import InputError
+
+
+def qwen3vl(clip: CLIP) -> Qwen3VL:
+    """The Qwen3-VL inside a CLIP. Raises InputError when it holds another text encoder."""
+    model = clip.cond_stage_model
+    inner = getattr(model, getattr(model, "clip", ""), None)
+    transformer = getattr(inner, "transformer", None)
+    if not isinstance(transformer, Qwen3VL):
+        found = type(model if transformer is None else transformer).__name__
+        raise InputError(
+            f"clip: this text encoder is a {found}, not a Qwen3-VL. Load Qwen3-VL-4B-Instruct with VINO Text Encoder "
+            "Loader, or with Load CLIP and type 'stable_diffusion'."
+        )
+    return transformer
+
+
+@contextmanager
+def open_engine(clip: CLIP, tokens: int) -> Iterator[ComfyVLM]:
+    """Load the text encoder for about `tokens` tokens and give its engine. Raises InputError when it is no Qwen3-VL."""
+    engine = ComfyVLM(clip)
+    comfy.model_management.load_models_gpu([clip.patcher], memory_required=engine.memory(tokens))
+    with comfy.model_management.cuda_device_context(engine.device):
+        yield engine
+
+
+class ComfyVLM:
+    """See `vino_core.encoder.engine.VLMEngine`. The weights must be loaded while it is used, see `open_engine`."""
+
+    def __init__(self, clip: CLIP) -> None:
+        self._transformer = qwen3vl(clip)
+        tokenizer = getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer
+        self._tokenizer = tokenizer
+        self._tokenize = plain_tokenizer(tokenizer)
+        self.device: torch.device = clip.patcher.load_device
+        # ComfyUI runs every text encoder's activations in float32, whatever the weights' type.
+        self.dtype = torch.float32
+
+    @property
+    def hidden_size(self) -> int:
+        return self._transformer.model.config.hidden_size
+
+    def memory(self, tokens: int) -> int:
+        """Bytes that `tokens` tokens take besides the weights: the cache, and the widest activations of one layer."""
+        config = self._transformer.model.config
+        cache = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim
+        activations = 4 * (config.hidden_size + config.intermediate_size)
+        return 4 * tokens * (cache + activations)
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._tokenize(text)
+
+    def token_id(self, name: str) -> int:
+        return special_id(self._tokenizer, name)
+
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        indices = torch.tensor([list(ids)], dtype=torch.long, device=self.device)
+        return self._transformer.get_input_embeddings()(indices, out_dtype=self.dtype)
+
+    def vision(self, patches: Tensor, grid: tuple[int, int, int]) -> VisionFeatures:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        # The grid only steers Python loops, so it stays on the CPU.
+        embeds, deepstack = self._transformer.visual(patches.to(self.device, self.dtype), torch.tensor([grid]))
+        return VisionFeatures(embeds.to(self.dtype), tuple(feature.to(self.dtype) for feature in deepstack))
+
+    def decode(
+        self, x: Tensor, positions: Tensor, visual: VisualInjection | None = None, past: KVCache | None = None
+    ) -> tuple[Tensor, KVCache]:
+        model = self._transformer.model
+        x = x.to(self.device, self.dtype)
+        rotary = model.compute_freqs_cis(positions.to(self.device), self.device)
+        attention = _causal_attention(x.shape[1], past[0][0].shape[2] if past else 0, self.device)
+        where = None if visual is None else visual.mask.to(self.device).nonzero().squeeze(1)
+        cache = []
+        for index, layer in enumerate(model.layers[:-1]):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            # A cache of exactly the tokens so far makes core's layer concatenate instead of writing into it.
+            old = (*(part.to(self.device) for part in past[index]), past[index][0].shape[2]) if past else ()
+            x, (keys, values, _) = layer(
+                x, freqs_cis=rotary, optimized_attention=attention, past_key_value=old
+            )
+            cache.append((keys, values))
+            if where is not None and index < len(visual.deepstack):
+                x = x.index_add(1, where, visual.deepstack[index].to(x)[None])
+        return x, tuple(cache)
+
+    def generate(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        visual: VisualInjection | None = None,
+        *,
+        max_new_tokens: int = 256,
+        sampling: Sampling = Sampling(),
+        on_token: Callable[[int], None] | None = None,
+    ) -> str:
+        transformer, model = self._transformer, self._transformer.model
+        bf16 = comfy.model_management.should_use_bf16(self.device)
+        x = x.to(self.device, torch.bfloat16 if bf16 else torch.float32)
+        positions = positions.to(self.device)
+        cache = transformer.init_kv_cache(1, x.shape[1] + max_new_tokens, self.device, x.dtype)
+        generator = torch.Generator(self.device).manual_seed(sampling.seed)
+        extra: dict[str, Any] = {}
+        if visual is not None:
+            extra = {
+                "visual_pos_masks": visual.mask.to(self.device)[None],
+                "deepstack_embeds": [feature.to(self.device) for feature in visual.deepstack],
+            }
+        tokens: list[int] = []
+        while len(tokens) < max_new_tokens:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if on_token is not None:
+                on_token(len(tokens))
+            states, _, cache = model(None, embeds=x, position_ids=positions, past_key_values=cache, **extra)
+            extra = {}
+            token = transformer.sample_token(
+                transformer.logits(states)[:, -1],
+                sampling.temperature,
+                sampling.top_k,
+                sampling.top_p,
+                0.0,
+                1.0,
+                tokens,
+                generator,
+                do_sample=sampling.temperature > 0,
+            )
+            tokens.append(int(token))
+            if tokens[-1] in model.config.stop_tokens:
+                break
+            x = model.embed_tokens(token).to(x.dtype)
+            positions = positions[:, -1:].max() + 1 + torch.zeros(3, 1, dtype=positions.dtype, device=self.device)
+        return self._tokenizer.decode(tokens, skip_special_tokens=True)
+
+
+def _causal_attention(length: int, past: int, device: torch.device) -> Callable[..., Tensor]:
+    """Attention of `length` new tokens to `past` old ones and to themselves, never holding a square mask."""
+    mask = None
+    if past and length > 1:
+        mask = torch.ones(length, past + length, dtype=torch.bool, device=device).tril(past)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, **options: Any) -> Tensor:
+        out = comfy.ops.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=not past, enable_gqa=options.get("enable_gqa", False)
+        )
+        return out.transpose(1, 2).flatten(2)
+
+    return attention
