@@ -1,0 +1,148 @@
+"""The chat prompt around references and the user's text, as ids, positions and spans (VINO paper section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from ..errors import InputError
+from ..systems.base import System
+from .engine import IM_END, IM_START, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, PromptTokenizer
+from .labels import prompt_messages
+from .positions import sequence_positions
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class VisualItem:
+    """One reference as the prompt sees it: its kind and its (time, height, width) in vision patches."""
+
+    kind: Literal["image", "video"]
+    grid: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class PromptPlan:
+    """A tokenised prompt.
+
+    ids: all token ids, pads of pictures and clips included.
+    positions: int64 [3, n], see `positions.sequence_positions`.
+    visual_spans: one (start, end) per picture and per temporal group of a clip: the places of its pads.
+    boundaries: one (index of the first vision start, index of the last vision end) per reference.
+    prefix_length: tokens before the segment that holds the user's text. Prompts with the same references share them.
+    messages: what looks like a mistake in the text, worth showing to the user (empty most of the time).
+    """
+
+    ids: tuple[int, ...]
+    positions: Tensor
+    visual_spans: tuple[Span, ...]
+    boundaries: tuple[Span, ...]
+    prefix_length: int
+    messages: tuple[str, ...]
+
+
+def time_stamps(groups: int, frames_per_group: int, frame_rate: float) -> list[float]:
+    """Seconds shown before each temporal group of a clip: the mean of its first and last frame's times."""
+    starts = range(0, groups * frames_per_group, frames_per_group)
+    return [(start / frame_rate + (start + frames_per_group - 1) / frame_rate) / 2 for start in starts]
+
+
+class _Writer:
+    """Collects ids and runs. Adjacent pieces of text are tokenised together, as one string between special tokens."""
+
+    def __init__(self, tokenizer: PromptTokenizer) -> None:
+        self.tokenizer = tokenizer
+        self.ids: list[int] = []
+        self.runs: list[int | tuple[int, int]] = []
+        self.spans: list[Span] = []
+        self._pending = ""
+
+    def text(self, text: str) -> None:
+        self._pending += text
+
+    def special(self, name: str) -> None:
+        ids = [*self.tokenizer.tokenize(self._pending), self.tokenizer.token_id(name)]
+        self._pending = ""
+        self.ids += ids
+        self.runs.append(len(ids))
+
+    def picture(self, pad: str, height: int, width: int) -> Span:
+        """Write one picture of merged size height x width; return the places of its vision start and end."""
+        self.special(VISION_START)
+        start = len(self.ids)
+        self.ids += [self.tokenizer.token_id(pad)] * (height * width)
+        self.runs.append((height, width))
+        self.spans.append((start, len(self.ids)))
+        self.special(VISION_END)
+        return start - 1, len(self.ids) - 1
+
+
+def _check(text: str, items: Sequence[VisualItem], merge: int) -> None:
+    if not isinstance(text, str):
+        raise InputError(f"The prompt is a {type(text).__name__}; it must be text.")
+    kinds = [item.kind for item in items]
+    if kinds != sorted(kinds):
+        raise ValueError(f"references must come as images, then videos, not {kinds}")
+    for item in items:
+        if any(side <= 0 or side % merge for side in item.grid[1:]) or item.grid[0] <= 0:
+            raise ValueError(f"{item.kind} grid {item.grid} must be positive, its sides multiples of {merge}")
+
+
+def build_prompt(
+    system: System,
+    tokenizer: PromptTokenizer,
+    text: str,
+    items: Sequence[VisualItem] = (),
+    understanding: bool = False,
+) -> PromptPlan:
+    """Lay out the prompt of `system` for `text` and its references, images first.
+
+    `text` may be empty, of any length and script; special tokens written in it are plain text. `understanding` takes
+    the system sentence that asks for a caption. Raises InputError when `text` is not valid text.
+    """
+    template, vision = system.prompt, system.vision
+    _check(text, items, vision.merge)
+    writer = _Writer(tokenizer)
+    writer.special(IM_START)
+    writer.text("system\n" + (template.understanding if understanding else template.system))
+    writer.special(IM_END)
+    writer.text("\n")
+    writer.special(IM_START)
+    writer.text("user\n")
+
+    boundaries: list[Span] = []
+    counts = {"image": 0, "video": 0}
+    for item in items:
+        counts[item.kind] += 1
+        groups, height, width = item.grid[0], item.grid[1] // vision.merge, item.grid[2] // vision.merge
+        if item.kind == "image":
+            writer.text(template.image_label.format(counts["image"]))
+            pictures = [writer.picture(IMAGE_PAD, height, width)]
+        else:
+            writer.text(template.video_label.format(counts["video"]))
+            pictures = []
+            for seconds in time_stamps(groups, vision.temporal_patch, template.frame_rate):
+                writer.text(f"<{seconds:.1f} seconds>")
+                pictures.append(writer.picture(VIDEO_PAD, height, width))
+        boundaries.append((pictures[0][0], pictures[-1][1]))
+
+    # Without references "user\n" is still pending here: it is one string with the text, so it is not in the prefix.
+    prefix_length = len(writer.ids)
+    writer.text(text)
+    writer.special(IM_END)
+    writer.text("\n")
+    writer.special(IM_START)
+    ids = writer.ids + list(tokenizer.tokenize("assistant\n"))
+    runs = [*writer.runs, len(ids) - len(writer.ids)]
+    return PromptPlan(
+        ids=tuple(ids),
+        positions=sequence_positions(runs),
+        visual_spans=tuple(writer.spans),
+        boundaries=tuple(boundaries),
+        prefix_length=prefix_length,
+        messages=prompt_messages(text, counts["image"], counts["video"]),
+    )

@@ -1,0 +1,50 @@
+"""Plain text to ids with a Hugging Face tokenizer, whatever its version, without ever producing an added token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import InputError
+
+
+def plain_tokenizer(tokenizer: Any) -> Callable[[str], list[int]]:
+    """A function text -> ids that reads every added token's name (`<|im_end|>`, `<|image_pad|>`, `<think>`) as text.
+
+    `tokenizer` is a fast or slow Qwen2 tokenizer. A fast one recognises added tokens before its own pipeline runs, and
+    its option to split them leaves out those not flagged as special, so the pipeline's stages are called one by one.
+    Raises InputError for text that is not valid Unicode.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+
+    def fast(text: str) -> list[int]:
+        normalised = backend.normalizer.normalize_str(text) if backend.normalizer else text
+        pieces = backend.pre_tokenizer.pre_tokenize_str(normalised)
+        return [token.id for piece, _ in pieces for token in backend.model.tokenize(piece)]
+
+    def slow(text: str) -> list[int]:
+        return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text, split_special_tokens=True))
+
+    encode = slow if backend is None else fast
+
+    def tokenize(text: str) -> list[int]:
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"The prompt's character {error.start + 1} is half of a surrogate pair, not a character. "
+                "Save the prompt as UTF-8 text and paste it again."
+            ) from error
+        return encode(text) if text else []
+
+    return tokenize
+
+
+def special_id(tokenizer: Any, name: str) -> int:
+    """Id of the special token `name`. Raises InputError when the tokenizer has no such token."""
+    token = tokenizer.get_added_vocab().get(name)
+    if token is None:
+        raise InputError(
+            f"The text encoder's tokenizer has no {name}. Use the tokenizer files that come with Qwen3-VL-4B-Instruct."
+        )
+    return token
