@@ -18,7 +18,16 @@ from comfy.sd import CLIP
 from comfy.text_encoders.qwen3vl import Qwen3VL
 from torch import Tensor
 
-from ...vino_core.encoder.engine import KVCache, Sampling, VisionFeatures, VisualInjection
+from ...vino_core.encoder.engine import (
+    END_OF_TEXT,
+    GREEDY,
+    IM_END,
+    KVCache,
+    Sampling,
+    VisionFeatures,
+    VisualInjection,
+)
+from ...vino_core.encoder.next_token import NextToken
 from ...vino_core.encoder.tokenizer import plain_tokenizer, special_id
 from ...vino_core.errors import InputError
 
@@ -111,47 +120,37 @@ class ComfyVLM:
         x: Tensor,
         positions: Tensor,
         visual: VisualInjection | None = None,
-        *,
-        max_new_tokens: int = 256,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling = GREEDY,
         on_token: Callable[[int], None] | None = None,
     ) -> str:
         transformer, model = self._transformer, self._transformer.model
+        choose = NextToken(sampling)
+        stops = {self.token_id(IM_END), self.token_id(END_OF_TEXT)}
+        # One token at a time is bound by reading the weights: like core, don't widen them where bfloat16 is fast.
         bf16 = comfy.model_management.should_use_bf16(self.device)
         x = x.to(self.device, torch.bfloat16 if bf16 else torch.float32)
-        positions = positions.to(self.device)
-        cache = transformer.init_kv_cache(1, x.shape[1] + max_new_tokens, self.device, x.dtype)
-        generator = torch.Generator(self.device).manual_seed(sampling.seed)
-        extra: dict[str, Any] = {}
+        position = positions[:, -1:].to(self.device)
+        cache = transformer.init_kv_cache(1, x.shape[1] + sampling.max_new_tokens, self.device, x.dtype)
+        injection: dict[str, Any] = {}
         if visual is not None:
-            extra = {
+            injection = {
                 "visual_pos_masks": visual.mask.to(self.device)[None],
                 "deepstack_embeds": [feature.to(self.device) for feature in visual.deepstack],
             }
-        tokens: list[int] = []
-        while len(tokens) < max_new_tokens:
+        positions = positions.to(self.device)
+        ids: list[int] = []
+        while len(ids) < sampling.max_new_tokens:
             comfy.model_management.throw_exception_if_processing_interrupted()
             if on_token is not None:
-                on_token(len(tokens))
-            states, _, cache = model(None, embeds=x, position_ids=positions, past_key_values=cache, **extra)
-            extra = {}
-            token = transformer.sample_token(
-                transformer.logits(states)[:, -1],
-                sampling.temperature,
-                sampling.top_k,
-                sampling.top_p,
-                0.0,
-                1.0,
-                tokens,
-                generator,
-                do_sample=sampling.temperature > 0,
-            )
-            tokens.append(int(token))
-            if tokens[-1] in model.config.stop_tokens:
+                on_token(len(ids))
+            states, _, cache = model(None, embeds=x, position_ids=positions, past_key_values=cache, **injection)
+            token = choose(transformer.logits(states)[0, -1])
+            if token in stops:
                 break
-            x = model.embed_tokens(token).to(x.dtype)
-            positions = positions[:, -1:].max() + 1 + torch.zeros(3, 1, dtype=positions.dtype, device=self.device)
-        return self._tokenizer.decode(tokens, skip_special_tokens=True)
+            ids.append(token)
+            x, injection = self.embed([token]).to(x.dtype), {}
+            positions = position = position + 1
+        return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
 
 
 def _causal_attention(length: int, past: int, device: torch.device) -> Callable[..., Tensor]:
