@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..config import ConnectorConfig
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..systems.base import System
+
+
+class Connected(NamedTuple):
+    """`text` [B, L, text_dim] and the boundary tokens [B, 2K, C], or None without references."""
+
+    text: Tensor
+    boundaries: Tensor | None
 
 
 class Connector(nn.Module):
@@ -40,3 +51,16 @@ class Connector(nn.Module):
                 "(2560: Qwen3-VL-4B-Instruct)."
             )
         return self.mlp(self.norm_qwen(states))
+
+
+def connect(model: nn.Module, system: System, states: Tensor, boundaries: Sequence[tuple[int, int]]) -> Connected:
+    """Run the model's connectors on the VLM's states [B, L, width], once for all steps.
+
+    `boundaries` holds the rows of each reference's (vision start, vision end); only those go through the second
+    connector. Raises InputError when the states have another width than the model takes.
+    """
+    text = model.get_submodule(system.text_connector)(states)
+    if system.boundary_connector is None or not boundaries:
+        return Connected(text, None)
+    rows = [row for pair in boundaries for row in pair]
+    return Connected(text, model.get_submodule(system.boundary_connector)(states[:, rows]))
