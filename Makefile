@@ -1,0 +1,49 @@
+# make help says what there is. Everything it makes stays in .venv, .cache and output.
+PYTHON ?= python3
+ifeq ($(strip $(COMFYUI_PATH)),)
+COMFYUI_PATH := $(CURDIR)/.cache/comfyui
+endif
+
+export COMFYUI_PATH
+export OMP_NUM_THREADS ?= 2
+export UV_CACHE_DIR ?= $(CURDIR)/.cache/uv
+export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
+export XDG_CACHE_HOME := $(CURDIR)/.cache/xdg
+export PYTEST_DEBUG_TEMPROOT := $(CURDIR)/.cache/pytest
+# Neither tests nor demo may reach a model hub.
+export HF_HUB_OFFLINE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test demo lint bench clean
+
+help:
+	@echo "make setup   environment in .venv, ComfyUI's source in .cache"
+	@echo "make test    set up, then run all tests (TESTS=... for some of them)"
+	@echo "make demo    set up, then generate from real input in a real ComfyUI; results in output/"
+	@echo "make lint    check the code's style"
+	@echo "make bench   speed and memory figures of this machine"
+	@echo "make clean   remove what the other targets made, except output/"
+
+setup:
+	@$(PYTHON) tools/bootstrap.py
+
+# The reason, if any, goes to the tests and is said once more at the end, where it is seen.
+test: setup
+	@mkdir -p $(PYTEST_DEBUG_TEMPROOT)
+	@reason="$$($(PYTHON) tools/bootstrap.py browser)" && \
+	VINO_SKIP_BROWSER="$$reason" .venv/bin/pytest $(TESTS); code=$$?; \
+	if [ -n "$$reason" ]; then echo "The browser tests were skipped: $$reason" >&2; fi; \
+	exit $$code
+
+demo: setup
+	@.venv/bin/python tools/demo.py
+
+lint: setup
+	@.venv/bin/ruff check .
+
+bench: setup
+	@.venv/bin/python benchmarks/run.py
+
+clean:
+	rm -rf .venv .cache build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -not -path './output/*' -prune -exec rm -rf {} +
