@@ -84,6 +84,13 @@ class _Writer:
 def _check(text: str, items: Sequence[VisualItem], merge: int) -> None:
     if not isinstance(text, str):
         raise InputError(f"The prompt is a {type(text).__name__}; it must be text.")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"The prompt's character {error.start + 1} is half of a surrogate pair, not a character. "
+            "Save the prompt as UTF-8 text and paste it again."
+        ) from error
     kinds = [item.kind for item in items]
     if kinds != sorted(kinds):
         raise ValueError(f"references must come as images, then videos, not {kinds}")

@@ -13,7 +13,6 @@ def plain_tokenizer(tokenizer: Any) -> Callable[[str], list[int]]:
 
     `tokenizer` is a fast or slow Qwen2 tokenizer. A fast one recognises added tokens before its own pipeline runs, and
     its option to split them leaves out those not flagged as special, so the pipeline's stages are called one by one.
-    Raises InputError for text that is not valid Unicode.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
 
@@ -25,19 +24,7 @@ def plain_tokenizer(tokenizer: Any) -> Callable[[str], list[int]]:
     def slow(text: str) -> list[int]:
         return tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text, split_special_tokens=True))
 
-    encode = slow if backend is None else fast
-
-    def tokenize(text: str) -> list[int]:
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"The prompt's character {error.start + 1} is half of a surrogate pair, not a character. "
-                "Save the prompt as UTF-8 text and paste it again."
-            ) from error
-        return encode(text) if text else []
-
-    return tokenize
+    return slow if backend is None else fast
 
 
 def special_id(tokenizer: Any, name: str) -> int:
