@@ -1,0 +1,222 @@
+"""`vino generate`: one request from flags, or a task list in the official format."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..errors import InputError
+from ..systems import SYSTEMS, get_system
+from ..systems.base import System
+from ..tasks import Task, get_preset, load_tasks, preset_name
+
+OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_argument_group("what to generate")
+    what.add_argument("--prompt", help="the prompt of one request")
+    what.add_argument("--image", type=Path, action="append", default=[], help="reference image; repeat for more")
+    what.add_argument("--video", type=Path, action="append", default=[], help="reference video; repeat for more")
+    what.add_argument("--base-image", action="store_true", help="the last image is the one to edit")
+    what.add_argument("--tasks", type=Path, help="a task list (JSON) instead of --prompt")
+    what.add_argument("--preset", help="take the settings of this task instead of the one that the input makes it")
+    what.add_argument("--understand", action="store_true", help="let the text encoder rewrite the prompt first")
+    how = parser.add_argument_group("settings (default: the task's own)")
+    how.add_argument("--negative", help="negative prompt; '' for none")
+    how.add_argument("--width", type=int)
+    how.add_argument("--height", type=int)
+    how.add_argument("--frames", type=int, help="4n+1; 1 makes a picture")
+    how.add_argument("--text-scale", type=float)
+    how.add_argument("--image-scale", type=float)
+    how.add_argument("--shift", type=float)
+    how.add_argument("--steps", type=int)
+    how.add_argument("--seed", type=int, help="of every item without a seed of its own; default: drawn and recorded")
+    how.add_argument("--posterior", choices=("mode", "sample"), default="mode", help="how references become latents")
+    how.add_argument("--area", type=int, help="pixels of a prepared reference (default: 480 x 848)")
+    parts = parser.add_argument_group("files")
+    parts.add_argument("--system", choices=tuple(SYSTEMS), default="vino")
+    parts.add_argument("--model", type=Path, required=True, help="vino_*.safetensors, made by `vino convert`")
+    parts.add_argument("--tokens", type=Path, required=True, help="vino_tokens*.safetensors, made by `vino convert`")
+    parts.add_argument("--text-encoder", type=Path, required=True, help="folder of Qwen3-VL-4B-Instruct")
+    parts.add_argument("--vae", type=Path, required=True, help="HunyuanVideo VAE, file or folder")
+    parts.add_argument("--out", type=Path, default=Path("output"), help="output folder (default: output)")
+    parts.add_argument("--overwrite", action="store_true", help="make items again that exist with other settings")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="default: cuda, mps or cpu, the first that works")
+    machine.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    machine.add_argument("--offload", action="store_true", help="keep on the device only the part that works")
+    machine.add_argument("--vae-tiling", action="store_true", help="decode in tiles: less memory, slower")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    system = get_system(arguments.system)
+    if (arguments.prompt is None) == (arguments.tasks is None):
+        raise InputError("Give either --prompt or --tasks.")
+    tasks = load_tasks(arguments.tasks, system) if arguments.tasks else [_single(arguments, system)]
+    todo = [task for task in tasks if not _done(task, arguments)]
+    print(f"{len(tasks) - len(todo)} of {len(tasks)} done already" if len(todo) < len(tasks) else f"{len(tasks)} to do")
+    if not todo:
+        return 0
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    generator = _Generator(arguments, system)
+    failed = []
+    for number, task in enumerate(todo, start=1):
+        print(f"[{number}/{len(todo)}] {task.index}: {task.preset}", flush=True)
+        try:
+            print(f"  {generator.make(task)}", flush=True)
+        except InputError as error:
+            failed.append(task.index)
+            print(f"  failed: {error}", file=sys.stderr, flush=True)
+    if failed:
+        print(f"{len(failed)} of {len(todo)} failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _single(arguments: argparse.Namespace, system: System) -> Task:
+    frames = arguments.frames
+    if frames is None:
+        frames = get_preset(system, arguments.preset).frames if arguments.preset else 1
+    name = preset_name(len(arguments.image), len(arguments.video), frames, arguments.base_image)
+    index = f"{time.strftime('%Y%m%d-%H%M%S')}_{name}"
+    images, videos = tuple(arguments.image), tuple(arguments.video)
+    return Task(index, arguments.preset or name, arguments.prompt, images, videos, arguments.base_image)
+
+
+def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
+    """What a user asked for, as it is compared on a resume; a seed that nobody gave is not part of it."""
+    seed = task.seed if task.seed is not None else arguments.seed
+    asked = {name: getattr(arguments, name) for name in (*OVERRIDES, "posterior", "area", "understand", "negative")}
+    files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
+    row = {"preset": arguments.preset or task.preset, "prompt": task.prompt, "base_image": task.base_image}
+    return {**asked, **row, **files, "task_negative": task.negative, "seed": seed, "model": arguments.model.name}
+
+
+def _done(task: Task, arguments: argparse.Namespace) -> bool:
+    """Whether an earlier run finished this item. Raises InputError when it did so with other settings."""
+    sidecar = arguments.out / f"{task.index}.json"
+    if not sidecar.is_file():
+        return False
+    record = json.loads(sidecar.read_text(encoding="utf-8"))
+    if not (arguments.out / record["file"]).is_file():
+        return False
+    if record["asked"] == _asked(task, arguments):
+        return True
+    if arguments.overwrite:
+        return False
+    changed = [name for name, value in _asked(task, arguments).items() if record["asked"].get(name) != value]
+    raise InputError(
+        f"{sidecar} exists with other settings ({', '.join(changed)}). Choose another --out, or --overwrite."
+    )
+
+
+class _Generator:
+    """Loads the parts once and makes one item after another."""
+
+    def __init__(self, arguments: argparse.Namespace, system: System) -> None:
+        import torch
+
+        from ..checkpoints.files import load_mmdit, load_tokens
+        from ..encoder.transformers_engine import load_engine
+        from ..pipeline import Pipeline
+        from ..vae import VAE
+
+        self.arguments, self.system = arguments, system
+        device = arguments.device or _best_device(torch)
+        dtype = getattr(torch, arguments.dtype)
+        home = "cpu" if arguments.offload else device
+        vae = VAE.load(arguments.vae, dtype=dtype, device=home)
+        if arguments.vae_tiling:
+            vae.enable_tiling()
+        self.pipeline = Pipeline(
+            system=system,
+            engine=load_engine(arguments.text_encoder, dtype, home),
+            tokens=load_tokens(arguments.tokens),
+            model=load_mmdit(arguments.model, dtype, home),
+            vae=vae,
+            device=device,
+            offload=arguments.offload,
+        )
+
+    def make(self, task: Task) -> Path:
+        """Generate one item; return the file. Its sidecar is written last, so that it vouches for the file."""
+        from tqdm import tqdm
+
+        from ..media.output import write_image, write_text, write_video
+
+        started = time.perf_counter()
+        request = self.request(task)
+        with tqdm(total=request.steps, desc=f"  {task.index}", unit="step", leave=False) as bar:
+            frames = self.pipeline.generate(request, lambda done, steps, latents: bar.update(done - bar.n))
+        file = self.arguments.out / f"{task.index}{'.png' if len(frames) == 1 else '.mp4'}"
+        settings = {**request.settings(), "vino": __version__}
+        if len(frames) == 1:
+            write_image(file, frames[0], settings)
+        else:
+            write_video(file, frames, self.system.frame_rate, settings)
+        record = {
+            "file": file.name,
+            "asked": _asked(task, self.arguments),
+            "settings": settings,
+            "seconds": round(time.perf_counter() - started, 2),
+        }
+        write_text(file.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False))
+        return file
+
+    def request(self, task: Task) -> Any:
+        """The full request of a task: its preset, what the references decide, what the flags override."""
+        import torch
+
+        from ..encoder.encode import encode_visuals
+        from ..encoder.understand import rewrite_prompt
+        from ..media.images import read_image
+        from ..media.references import References, prepare_image, prepare_video
+        from ..request import Request
+
+        arguments, system = self.arguments, self.system
+        preset = get_preset(system, arguments.preset or task.preset)
+        area = arguments.area or system.area
+        frames = arguments.frames or preset.frames
+        references = References(
+            images=tuple(prepare_image(read_image(path), area) for path in task.images),
+            videos=tuple(prepare_video(path, frames, area=area) for path in task.videos),
+        )
+        height, width, frames = references.target(preset.height, preset.width, frames)
+        negative = next(text for text in (arguments.negative, task.negative, preset.negative) if text is not None)
+        seed = task.seed if task.seed is not None else arguments.seed
+        prompt = task.prompt
+        if arguments.understand:
+            with self.pipeline.resident(self.pipeline.engine.model), torch.inference_mode():
+                visuals = encode_visuals(self.pipeline.engine, references, system.vision)
+                prompt = rewrite_prompt(self.pipeline.engine, system, prompt, visuals)
+            print(f"  rewritten: {prompt}", flush=True)
+        request = Request(
+            prompt=prompt,
+            width=width,
+            height=height,
+            frames=frames,
+            negative=negative,
+            references=references,
+            text_scale=preset.text_scale,
+            image_scale=preset.image_scale,
+            shift=preset.shift,
+            steps=preset.steps,
+            seed=secrets.randbelow(2**32) if seed is None else seed,
+            base_image=task.base_image,
+            posterior=arguments.posterior,
+        )
+        given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
+        return replace(request, **given)
+
+
+def _best_device(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

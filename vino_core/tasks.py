@@ -1,0 +1,121 @@
+"""Task lists in the official JSON format, and the settings that a task takes when nothing else is said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import InputError
+from .systems.base import Preset, System
+
+FIELDS = {"index", "task", "caption", "ref_image_paths", "ref_video_path", "ref_image_have_base", "seed", "negative"}
+"""`seed`, `negative` and a list of videos under `ref_video_path` are ours; the rest is the official format."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One row of a task list. Paths exist. `preset` names the settings to start from."""
+
+    index: str
+    preset: str
+    prompt: str
+    images: tuple[Path, ...] = ()
+    videos: tuple[Path, ...] = ()
+    base_image: bool = False
+    seed: int | None = None
+    negative: str | None = None
+
+
+def preset_name(images: int, videos: int, frames: int, base_image: bool) -> str:
+    """The task that a request is, from what is connected; no task name reaches the model."""
+    if videos:
+        return "tiv2v" if images else "tv2v"
+    if images == 0:
+        return "t2i" if frames == 1 else "t2v"
+    if frames == 1:
+        return "ti2i_baseimg" if base_image else "ti2i"
+    return "i2v" if images == 1 else "ti2v"
+
+
+def get_preset(system: System, name: str) -> Preset:
+    """Settings of a task by name. Raises InputError for an unknown one."""
+    if name not in system.presets:
+        raise InputError(f"task '{name}' is unknown to {system.name}. Known: {', '.join(system.presets)}.")
+    return system.presets[name]
+
+
+def load_tasks(path: Path, system: System) -> list[Task]:
+    """Read a task list. Raises InputError that names the file, the row and what is wrong."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"task list '{path}' does not exist.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"task list '{path}' is not JSON: {error}.") from error
+    if not isinstance(rows, list) or not rows:
+        raise InputError(f"task list '{path}' must be a list with at least one row.")
+    tasks = [_task(row, number, path, system) for number, row in enumerate(rows, start=1)]
+    names = [task.index for task in tasks]
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise InputError(f"task list '{path}': index {', '.join(repeated)} occurs more than once; each names a file.")
+    return tasks
+
+
+def _task(row: Any, number: int, path: Path, system: System) -> Task:
+    where = f"task list '{path}', row {number}"
+    if not isinstance(row, Mapping):
+        raise InputError(f"{where}: must be an object with index, task and caption.")
+    unknown = set(row) - FIELDS
+    if unknown:
+        raise InputError(f"{where}: unknown fields {sorted(unknown)}. Known: {', '.join(sorted(FIELDS))}.")
+    missing = {"index", "task", "caption"} - set(row)
+    if missing:
+        raise InputError(f"{where}: {', '.join(sorted(missing))} missing.")
+    base_image = bool(row.get("ref_image_have_base") or False)
+    name = row["task"]
+    if base_image and f"{name}_baseimg" in system.presets:
+        name = f"{name}_baseimg"
+    get_preset(system, name)
+    videos = row.get("ref_video_path") or []
+    return Task(
+        index=_file_name(str(row["index"]), where),
+        preset=name,
+        prompt=str(row["caption"]),
+        images=_paths(row.get("ref_image_paths") or [], path, where),
+        videos=_paths([videos] if isinstance(videos, str) else videos, path, where),
+        base_image=base_image,
+        seed=row.get("seed"),
+        negative=row.get("negative"),
+    )
+
+
+def _file_name(index: str, where: str) -> str:
+    if not index or index != Path(index).name or index.startswith("."):
+        raise InputError(f"{where}: index '{index}' names the output file; use letters, digits, '-', '_' and '.'.")
+    return index
+
+
+def _paths(names: Sequence[str], path: Path, where: str) -> tuple[Path, ...]:
+    if isinstance(names, str):
+        raise InputError(f"{where}: ref_image_paths must be a list of paths, not text.")
+    return tuple(_find(name, path, where) for name in names)
+
+
+def _find(name: str, path: Path, where: str) -> Path:
+    """Look for a file as written, beside the list, and, as the published lists were moved, by the end of its path."""
+    written = Path(name)
+    parts = [part for part in written.parts if part not in (".", "..", written.anchor)]
+    places = [Path.cwd() / written, path.parent / written]
+    places += [
+        folder.joinpath(*parts[skip:])
+        for skip in range(len(parts))
+        for folder in (path.parent, path.parent.parent)
+    ]
+    for place in places:
+        if place.is_file():
+            return place
+    raise InputError(f"{where}: '{name}' was not found from here, beside the list or in the folder above it.")
