@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
+from .media.references import References
 from .systems.base import Preset, System
 
 FIELDS = {"index", "task", "caption", "ref_image_paths", "ref_video_path", "ref_image_have_base", "seed", "negative"}
@@ -45,6 +46,20 @@ def get_preset(system: System, name: str) -> Preset:
     if name not in system.presets:
         raise InputError(f"task '{name}' is unknown to {system.name}. Known: {', '.join(system.presets)}.")
     return system.presets[name]
+
+
+def target_size(preset: Preset, references: References, frames: int) -> tuple[int, int, int]:
+    """Height, width and frames of the result: the preset's, or what the references decide where it leaves them open.
+
+    A video decides its number of frames too, since it may be shorter than asked for. Raises InputError when nothing
+    decides.
+    """
+    if preset.height is not None and preset.width is not None:
+        return preset.height, preset.width, frames
+    target = references.target()
+    if target is None:
+        raise InputError("this task takes its size from a reference, but none is given. Add an image or a video.")
+    return target.height, target.width, frames if target.frames is None else target.frames
 
 
 def load_tasks(path: Path, system: System) -> list[Task]:

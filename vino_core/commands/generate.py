@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import InputError
 from ..systems import SYSTEMS, get_system
 from ..systems.base import System
-from ..tasks import Task, get_preset, load_tasks, preset_name
+from ..tasks import Task, get_preset, load_tasks, preset_name, target_size
 
 OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
 
@@ -188,7 +188,7 @@ class _Generator:
             images=tuple(prepare_image(read_image(path), area) for path in task.images),
             videos=tuple(prepare_video(path, frames, area=area) for path in task.videos),
         )
-        height, width, frames = references.target(preset.height, preset.width, frames)
+        height, width, frames = target_size(preset, references, frames)
         negative = next(text for text in (arguments.negative, task.negative, preset.negative) if text is not None)
         seed = task.seed if task.seed is not None else arguments.seed
         prompt = task.prompt
@@ -213,7 +213,7 @@ class _Generator:
             posterior=arguments.posterior,
         )
         given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
-        return replace(request, **given)
+        return replace(request, **{**given, "frames": frames})
 
 
 def _best_device(torch: Any) -> str:
