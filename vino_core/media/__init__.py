@@ -1,0 +1,1 @@
+"""Reference pictures and clips: sizes, reading, preparing, writing."""

@@ -1,0 +1,219 @@
+"""Reading and writing clips with PyAV."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import av
+import torch
+from av.container import InputContainer
+from av.filter import Graph
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+from torch import Tensor
+
+from ..errors import InputError
+from .output import write_aside
+from .sizing import check_source
+
+_LOG = logging.getLogger(__name__)
+
+# Filters that bring a frame upright, by its rotation in degrees (counter-clockwise, from the display matrix).
+_UPRIGHT = {
+    0: (),
+    90: (("transpose", "cclock"),),
+    180: (("hflip", None), ("vflip", None)),
+    270: (("transpose", "clock"),),
+}
+
+
+class VideoInfo(NamedTuple):
+    """What a clip is, as it is displayed: `width` and `height` already take `rotation` (degrees) into account."""
+
+    width: int
+    height: int
+    frames: int
+    """Number of coded frames, counted in the file rather than read from its header."""
+    fps: float
+    """Average frame rate; clips with a variable rate have no other."""
+    rotation: int
+
+
+class Selection(NamedTuple):
+    """Frames to take from a clip: `indices`, given the number of frames, names them in presentation order.
+
+    Repeats are allowed. `size` is (height, width), or None for the clip's own size.
+    """
+
+    indices: Callable[[int], Sequence[int]]
+    size: tuple[int, int] | None = None
+
+
+def probe(path: str | Path) -> VideoInfo:
+    """Size, frame count and rate of a clip, from its packets and first frame.
+
+    Raises InputError for a file that is missing, empty, damaged or without video.
+    """
+    path = Path(path)
+    with _opened(path) as (container, stream):
+        frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        rate = stream.average_rate or stream.guessed_rate
+    with _opened(path) as (container, stream):
+        first = next(_decoded(container, stream, path), None)
+    if first is None or not frames:
+        raise InputError(f"{path}: the video has no frames. Export it again.")
+    rotation = round(first.rotation / 90) * 90 % 360
+    size = (first.height, first.width) if rotation in (90, 270) else (first.width, first.height)
+    check_source(*size, name=str(path))
+    if not rate or rate <= 0:
+        raise InputError(f"{path}: the video states no frame rate. Convert it to MP4 with a constant frame rate.")
+    return VideoInfo(*size, frames, float(rate), rotation)
+
+
+def read_video(path: str | Path, selections: Sequence[Selection], info: VideoInfo | None = None) -> list[Tensor]:
+    """Decode the frames of every selection as uint8 [T, H, W, 3] RGB, reading the clip once.
+
+    Frames count in presentation order, whatever their time stamps: a variable frame rate is not resampled. Only
+    selected frames are converted and kept. When the file holds another number of decodable frames than `info`
+    (`probe(path)`) counted, it is read a second time with the number found. Scaling is bilinear from the clip's own
+    pixel format to RGB in one step, as the published code's decoder does.
+    Raises InputError for a file that cannot be read or has no frames.
+    """
+    path = Path(path)
+    info = info or probe(path)
+    found, clips = _read_pass(path, selections, info)
+    if found != info.frames:
+        _LOG.warning("%s: %d of %d frames could be decoded.", path, found, info.frames)
+        if found == 0:
+            raise InputError(f"{path}: no frame of the video can be decoded. Export it again.")
+        _, clips = _read_pass(path, selections, info._replace(frames=found))
+    return clips
+
+
+def _read_pass(path: Path, selections: Sequence[Selection], info: VideoInfo) -> tuple[int, list[Tensor]]:
+    """Number of decodable frames (up to the last one needed) and the selections for a clip of `info.frames`."""
+    wanted = [list(selection.indices(info.frames)) for selection in selections]
+    last = max(index for indices in wanted for index in indices)
+    kept: list[dict[int, Tensor]] = [{} for _ in selections]
+    found = 0
+    with _opened(path) as (container, stream):
+        frames = _decoded(container, stream, path)
+        converters: list[_Converter] = []
+        for index, frame in enumerate(frames):
+            if index > last and last < info.frames - 1:
+                found = info.frames  # the rest is not needed, so nobody asks how long it is
+                break
+            found = index + 1
+            converters = converters or [_Converter(frame, selection.size, info.rotation) for selection in selections]
+            for converter, indices, pixels in zip(converters, wanted, kept, strict=True):
+                if index in indices:
+                    pixels[index] = converter(frame, f"{path}, frame {index}")
+    if found != info.frames:
+        return found, []
+    return found, [torch.stack([pixels[i] for i in indices]) for indices, pixels in zip(wanted, kept, strict=True)]
+
+
+class _Converter:
+    """Turns decoded frames upright, scales them and converts them to RGB."""
+
+    def __init__(self, first: VideoFrame, size: tuple[int, int] | None, rotation: int) -> None:
+        self._source = (first.width, first.height, first.format.name)
+        graph = Graph()
+        nodes = [
+            graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=Fraction(1, 1))
+        ]
+        nodes += [graph.add(name, argument) for name, argument in _UPRIGHT[rotation]]
+        if size is not None:
+            nodes.append(graph.add("scale", f"w={size[1]}:h={size[0]}:flags=bilinear"))
+        nodes += [graph.add("format", "rgb24"), graph.add("buffersink")]
+        for before, after in zip(nodes, nodes[1:], strict=False):
+            before.link_to(after)
+        graph.configure()
+        self._graph = graph
+
+    def __call__(self, frame: VideoFrame, name: str) -> Tensor:
+        """uint8 [H, W, 3] of one frame. Raises InputError when the clip changes its size or format on the way."""
+        if (frame.width, frame.height, frame.format.name) != self._source:
+            raise InputError(f"{name}: the video changes its size or pixel format here. Convert it to one size.")
+        self._graph.push(frame)
+        return torch.from_numpy(self._graph.pull().to_ndarray())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such video file. Check the path.")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path}: the video file is empty (0 bytes). Copy or export it again.")
+    try:
+        container = av.open(str(path))
+    except (av.FFmpegError, ValueError) as error:
+        raise InputError(f"{path}: this is not a video that can be read ({error}). Export it as MP4.") from error
+    with container:
+        # A cover picture of a sound file is a video stream too, in FFmpeg's eyes.
+        streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+        if not streams:
+            raise InputError(f"{path}: the file has no video, only {_kinds(container)}. Choose a file with pictures.")
+        streams[0].thread_type = "AUTO"
+        yield container, streams[0]
+
+
+def _kinds(container: InputContainer) -> str:
+    return (
+        " and ".join(sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams}))
+        or "nothing"
+    )
+
+
+def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+    count = 0
+    try:
+        for frame in container.decode(stream):
+            yield frame
+            count += 1
+    except av.FFmpegError as error:
+        raise InputError(f"{path}: the video is damaged after frame {count} ({error}). Export it again.") from error
+
+
+def write_video(path: str | Path, frames: Tensor, fps: float, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write uint8 [T, H, W, 3] frames as an H.264 MP4 (yuv420p, crf 12); `metadata` becomes its comment as JSON.
+
+    The file appears complete or not at all. Raises InputError when it cannot be written, is not called *.mp4, has
+    odd sides, or for an impossible frame rate.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise InputError(f"{path}: videos are written as MP4. Choose a name that ends in .mp4.")
+    check_clip(frames, str(path))
+    if not 0 < fps <= 1000:
+        raise InputError(f"{path}: {fps} frames per second cannot be written. Choose a rate above 0 and up to 1000.")
+    height, width = frames.shape[1:3]
+    if height % 2 or width % 2:
+        raise InputError(f"{path}: {width} x {height} pixels. H.264 needs an even width and height: crop by one pixel.")
+    with write_aside(path) as file, av.open(file, "w", format="mp4") as container:
+        if metadata is not None:
+            container.metadata["comment"] = json.dumps(metadata)
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for pixels in frames:
+            container.mux(stream.encode(VideoFrame.from_ndarray(pixels.cpu().numpy(), format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def check_clip(frames: Tensor, name: str) -> None:
+    """Raise InputError unless `frames` is a usable uint8 [T, H, W, 3] clip; `name` is what the user calls it."""
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3:
+        raise InputError(
+            f"{name}: expected uint8 frames [time, height, width, 3], got {frames.dtype} {list(frames.shape)}. "
+            "Convert them to 8-bit RGB."
+        )
+    if len(frames) < 1:
+        raise InputError(f"{name}: the clip has no frames. At least 1 is needed.")
+    check_source(frames.shape[2], frames.shape[1], name)
