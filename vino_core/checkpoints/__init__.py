@@ -1,0 +1,1 @@
+"""Weights on disk: the official layout, the native one, and the way between them."""

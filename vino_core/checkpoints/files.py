@@ -1,0 +1,218 @@
+"""The files users have: a model (MMDiT and connectors) and its learnable tokens, as safetensors with metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from re import compile as regex
+
+import torch
+from torch import Tensor
+
+from ..config import ConnectorConfig, MMDiTConfig
+from ..errors import InputError
+from ..mmdit.model import MMDiT
+from ..systems import get_system
+from .header import FP8, TensorInfo, main_dtype, read_header
+from .layouts import TOKENS, Shape, native_shapes
+from .manifest import compare, guess_family
+from .sources import Checkpoint
+from .writing import Plan, write_safetensors
+
+FORMAT_VERSION = "1"
+COMFY_PREFIX = "model.diffusion_model."
+"""What ComfyUI's own saving nodes put before every name."""
+_SCALES = (".weight_scale", ".scale_weight")
+_QUANT_EXTRAS = (*_SCALES, ".input_scale", ".scale_input", ".comfy_quant")
+_DEFAULT_AXES = {128: (16, 56, 56)}
+"""Rotary axes by head width where a file has no metadata: only HunyuanVideo's own width is known."""
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The metadata of a safetensors file (`system`, `config`, `format_version`, ...), empty where there is none.
+
+    Raises InputError when the file is missing, truncated or of another format.
+    """
+    return read_header(path).metadata
+
+
+def load_state(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a file, index of shards or folder, memory-mapped: a tensor costs memory only once it is used."""
+    checkpoint = Checkpoint([path], strip=(COMFY_PREFIX, "module."))
+    return {name: checkpoint.read(name) for name in checkpoint}
+
+
+def save_tokens(path: str | Path, tokens: Tensor, system: str, overwrite: bool = False) -> None:
+    """Write learnable tokens [count, width] as an embedding file: one matrix, with metadata."""
+    tensors = {TOKENS: TensorInfo(tokens.dtype, tuple(tokens.shape))}
+    plan = Plan(Path(path), tensors, lambda _: [tokens.detach().cpu()], tokens_metadata(system))
+    write_safetensors([plan], overwrite)
+
+
+def tokens_metadata(system: str) -> dict[str, str]:
+    """Metadata of a tokens file."""
+    return {"format": "pt", "format_version": FORMAT_VERSION, "system": system, "kind": "tokens"}
+
+
+def model_metadata(system: str, config: MMDiTConfig) -> dict[str, str]:
+    """Metadata of a model file."""
+    return {
+        "format": "pt",
+        "format_version": FORMAT_VERSION,
+        "system": system,
+        "kind": "model",
+        "config": config.to_json(),
+    }
+
+
+def _count(shapes: Mapping[str, Shape], prefix: str) -> int:
+    pattern = regex(rf"{prefix}\.(\d+)\.")
+    return 1 + max((int(match[1]) for match in map(pattern.match, shapes) if match), default=-1)
+
+
+def _infer_connectors(shapes: Mapping[str, Shape]) -> tuple[ConnectorConfig, ...]:
+    names = (name.removesuffix(".norm_qwen.weight") for name in shapes if name.endswith(".norm_qwen.weight"))
+    return tuple(
+        ConnectorConfig(name, shapes[f"{name}.norm_qwen.weight"][0], shapes[f"{name}.mlp.2.weight"][0])
+        for name in sorted(names)
+    )
+
+
+def infer_mmdit_config(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = None) -> MMDiTConfig:
+    """Dimensions of a native model from its metadata or, without a config there, from its shapes.
+
+    Raises InputError when the shapes are not a model's, or when a head is not 128 wide and no metadata tells how its
+    width divides into rotary axes.
+    """
+    if metadata and "config" in metadata:
+        return MMDiTConfig.from_json(metadata["config"])
+    try:
+        hidden, channels, *patch = shapes["img_in.proj.weight"]
+        head = shapes["double_blocks.0.img_attn.norm.query_norm.weight"][0]
+        if head not in _DEFAULT_AXES:
+            raise InputError(
+                f"The model has heads {head} wide and no metadata. Without its config only heads 128 wide can be "
+                "loaded: use the file as `vino convert` wrote it."
+            )
+        return MMDiTConfig(
+            in_channels=channels,
+            out_channels=shapes["final_layer.linear.weight"][0] // (patch[0] * patch[1] * patch[2]),
+            hidden_size=hidden,
+            num_heads=hidden // head,
+            depth=_count(shapes, "double_blocks"),
+            depth_single=_count(shapes, "single_blocks"),
+            depth_refiner=_count(shapes, "txt_in.individual_token_refiner.blocks"),
+            mlp_ratio=shapes["double_blocks.0.img_mlp.0.weight"][0] / hidden,
+            patch_size=(patch[0], patch[1], patch[2]),
+            text_dim=shapes["txt_in.input_embedder.weight"][1],
+            guidance_embed="guidance_in.in_layer.weight" in shapes,
+            rope_axes=_DEFAULT_AXES[head],
+            connectors=_infer_connectors(shapes),
+        )
+    except (KeyError, IndexError, ZeroDivisionError) as error:
+        raise InputError(f"The shapes are not those of a VINO model ({error!r} was looked for).") from error
+
+
+def open_model(path: str | Path) -> tuple[Checkpoint, MMDiTConfig]:
+    """A native model file, checked by name and shape, and its dimensions.
+
+    Raises InputError when the file is unreadable, another model, or its tensors do not fit its config.
+    """
+    checkpoint = Checkpoint([path], strip=(COMFY_PREFIX,))
+    shapes = {name: shape for name, shape in checkpoint.shapes.items() if not _is_quant_extra(name)}
+    if "double_blocks.0.img_attn.qkv.weight" not in shapes or not any("connector" in name for name in shapes):
+        seems = guess_family(shapes)
+        official = any(name.startswith("transformer.transformer_blocks.0.") for name in shapes)
+        hint = (
+            "it seems to be the official checkpoint: convert it first (`vino convert`)."
+            if official
+            else f"it seems to be {seems}."
+            if seems
+            else f"its first names are {', '.join(list(shapes)[:3])}."
+        )
+        raise InputError(f"{path}: not a VINO model; {hint} Choose the vino_*.safetensors that `vino convert` wrote.")
+    try:
+        config = infer_mmdit_config(shapes, checkpoint.metadata)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    mismatch = compare(shapes, native_shapes(config))
+    if mismatch:
+        raise InputError(
+            f"{path}: its tensors do not fit its config. Convert the checkpoint again.\n{mismatch.describe()}"
+        )
+    return checkpoint, config
+
+
+def _is_quant_extra(name: str) -> bool:
+    return name.endswith(_QUANT_EXTRAS) or name == "scaled_fp8"
+
+
+def _unquantised(checkpoint: Checkpoint, name: str) -> Tensor:
+    """A tensor as stored or, if it is fp8, multiplied by its scale in float32."""
+    tensor = checkpoint.read(name)
+    if tensor.dtype not in FP8:
+        return tensor
+    module = name.removesuffix(".weight")
+    scale = next((module + suffix for suffix in _SCALES if module + suffix in checkpoint.tensors), None)
+    if scale is None:
+        raise InputError(
+            f"{checkpoint.label}: {name} is fp8 and has no scale, so its values cannot be restored. "
+            "Use a scaled fp8 file, or a bf16 one."
+        )
+    factor = checkpoint.read(scale).float()
+    if factor.numel() != 1:
+        raise InputError(f"{checkpoint.label}: {scale} has shape {list(factor.shape)}; one number per layer is read.")
+    return tensor.float() * factor.reshape(())
+
+
+def load_mmdit(
+    path: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> tuple[MMDiT, str]:
+    """The model in a native file, frozen and in eval mode, and the name of its system.
+
+    `dtype` None keeps the stored one (bf16 for fp8). Tensors that need no change stay memory-mapped.
+    Raises InputError as `open_model` does, and for fp8 weights without scales.
+    """
+    checkpoint, config = open_model(path)
+    system = get_system(checkpoint.metadata.get("system", "vino"))
+    if dtype is None:
+        stored = main_dtype(checkpoint.tensors)
+        dtype = torch.bfloat16 if stored in FP8 else stored
+    model = MMDiT(config, system.layout, device="meta", dtype=dtype)
+    state = {name: _unquantised(checkpoint, name).to(device, dtype) for name in model.state_dict()}
+    model.load_state_dict(state, assign=True)
+    return model.eval().requires_grad_(False), system.name
+
+
+def load_tokens(path: str | Path) -> Tensor:
+    """Learnable tokens [count, width], as stored: the matrix called `metaquery`, or the only matrix of the file.
+
+    Raises InputError when the file is unreadable or holds no such matrix.
+    """
+    checkpoint = Checkpoint([path])
+    matrices = [name for name, shape in checkpoint.shapes.items() if len(shape) == 2]
+    name = TOKENS if TOKENS in matrices else matrices[0] if len(matrices) == 1 == len(checkpoint.tensors) else None
+    if name is None:
+        seems = guess_family(checkpoint.shapes)
+        raise InputError(
+            f"{path}: no learnable tokens (one matrix called '{TOKENS}') among its {len(checkpoint.tensors)} tensors"
+            + (f"; it seems to be {seems}. " if seems else ". ")
+            + "Choose the vino_tokens*.safetensors that `vino convert` wrote."
+        )
+    tokens = checkpoint.read(name)
+    if tokens.dtype in FP8 or not tokens.is_floating_point():
+        raise InputError(f"{path}: the learnable tokens are stored as {tokens.dtype}. Use bf16, fp16 or fp32.")
+    return tokens
+
+
+def check_widths(config: MMDiTConfig, tokens: Tensor | None, encoder_width: int) -> None:
+    """Raise InputError unless the text encoder, the connectors and the learnable tokens are equally wide."""
+    widths = {f"the model's {connector.name}": connector.in_features for connector in config.connectors}
+    if tokens is not None:
+        widths["the learnable tokens"] = tokens.shape[-1]
+    wrong = [f"{name} {width}" for name, width in widths.items() if width != encoder_width]
+    if wrong:
+        raise InputError(
+            f"The text encoder is {encoder_width} wide, but {' and '.join(wrong)}. Load files that belong together "
+            "(published VINO: Qwen3-VL-4B-Instruct, 2560)."
+        )
