@@ -203,7 +203,8 @@ def _transformers() -> Any:
         import transformers
     except ImportError as error:
         raise InputError(
-            "The text encoder needs the transformers package, 4.57 or later: `pip install 'transformers>=4.57'`."
+            f"The text encoder needs the transformers package, 4.57 or later, and it does not load ({error}). "
+            "Install it: `pip install 'transformers>=4.57'`."
         ) from error
     if not hasattr(transformers, "Qwen3VLForConditionalGeneration"):
         raise InputError(
