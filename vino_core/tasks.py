@@ -126,9 +126,7 @@ def _find(name: str, path: Path, where: str) -> Path:
     parts = [part for part in written.parts if part not in (".", "..", written.anchor)]
     places = [Path.cwd() / written, path.parent / written]
     places += [
-        folder.joinpath(*parts[skip:])
-        for skip in range(len(parts))
-        for folder in (path.parent, path.parent.parent)
+        folder.joinpath(*parts[skip:]) for skip in range(len(parts)) for folder in (path.parent, path.parent.parent)
     ]
     for place in places:
         if place.is_file():

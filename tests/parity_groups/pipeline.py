@@ -38,11 +38,11 @@ VELOCITIES = {"v_pos": Branch.POSITIVE, "v_uncond": Branch.NEGATIVE, "v_uncond_i
 
 def reference_pipeline(folder: Path) -> Pipeline:
     """A pipeline of the folder's miniature weights."""
-    engine, weights, config = reference_engine(folder)
+    engine, weights, encoder_index = reference_engine(folder)
     index = json.loads((folder / "transformer_index.json").read_text())
     model = build(config_of(index["config"]), load(folder / index["weights"]))
-    for name, connector in reference_connectors(weights, config).items():
-        model.add_module(name, connector)
+    for connector in reference_connectors(weights, encoder_index["config"]).values():
+        model.add_module(connector.config.name, connector)
     tokens = weights["mm_encoder.metaquery"]
     return Pipeline(get_system("vino"), engine, tokens, model.eval(), reference_vae(folder))
 

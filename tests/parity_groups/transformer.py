@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vino_core.checkpoints.layouts import native_from_official, official_from_native
 from vino_core.config import MMDiTConfig
 from vino_core.mmdit.model import Conditioning, MMDiT
 from vino_core.mmdit.packing import rotary_table
 
 from . import Row, case_tensors, compare, load
+from .weights import native_from_official, official_from_native
 
 INDEX = "transformer_index.json"
 OUTPUT_LIMIT = 2e-5
 GRADIENT_LIMIT = 1e-5  # relative to the largest gradient of the tensor
-UNUSED = "time_text_embed.text_embedder."
 
 
 def config_of(entry: dict[str, Any], guidance: bool = True) -> MMDiTConfig:
@@ -45,10 +44,8 @@ def config_of(entry: dict[str, Any], guidance: bool = True) -> MMDiTConfig:
 
 def build(config: MMDiTConfig, weights: dict[str, Tensor]) -> MMDiT:
     """A miniature with the given weights, named as in the official checkpoint (`transformer.` prefix)."""
-    if not config.guidance_embed:
-        weights = {name: value for name, value in weights.items() if "guidance_embedder" not in name}
     model = MMDiT(config)
-    model.load_state_dict(native_from_official(weights))
+    model.load_state_dict(native_from_official(weights, config))
     return model.eval()
 
 
@@ -141,7 +138,8 @@ def gradient_rows(
     for name, key in tracked.items():
         scale = expected[key].abs().max().item()
         yield compare(case, key, inputs[sources[name]].grad, expected[key], GRADIENT_LIMIT * max(scale, 1e-3))
-    gradients = official_from_native({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    native = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    gradients = official_from_native(native, model.config)
     for key, value in expected.items():
         if key.startswith("dparam."):
             name = key.removeprefix("dparam.")

@@ -88,9 +88,7 @@ class MMDiT(nn.Module):
                 f"Latents of {tuple(sizes)} (frames, height, width) do not divide into patches of "
                 f"{self.config.patch_size}. Use widths and heights that are multiples of 16 pixels."
             )
-        frames, rows, columns = (
-            size // patch for size, patch in zip(sizes, self.config.patch_size, strict=True)
-        )
+        frames, rows, columns = (size // patch for size, patch in zip(sizes, self.config.patch_size, strict=True))
         return frames, rows, columns
 
     def patchify(self, latents: Tensor) -> Tensor:

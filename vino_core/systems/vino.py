@@ -26,12 +26,8 @@ NEGATIVE_CAMERA_CLONE = (
     "text, bad composition"
 )
 
-_IMAGE = Preset(
-    width=640, height=640, frames=1, text_scale=5.0, image_scale=1.0, shift=5.0, negative=NEGATIVE_IMAGE
-)
-_VIDEO = Preset(
-    width=848, height=480, frames=85, text_scale=7.0, image_scale=1.0, shift=7.0, negative=NEGATIVE_VIDEO
-)
+_IMAGE = Preset(width=640, height=640, frames=1, text_scale=5.0, image_scale=1.0, shift=5.0, negative=NEGATIVE_IMAGE)
+_VIDEO = Preset(width=848, height=480, frames=85, text_scale=7.0, image_scale=1.0, shift=7.0, negative=NEGATIVE_VIDEO)
 _EDIT = replace(_IMAGE, width=None, height=None)
 _VIDEO_EDIT = replace(_VIDEO, width=None, height=None, frames=81, negative="")
 
