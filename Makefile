@@ -42,7 +42,7 @@ lint: setup
 	@.venv/bin/ruff check .
 
 bench: setup
-	@.venv/bin/python benchmarks/run.py
+	@for script in benchmarks/*.py; do echo "== $$script"; .venv/bin/python "$$script" || exit 1; done
 
 clean:
 	rm -rf .venv .cache build dist *.egg-info .pytest_cache .ruff_cache

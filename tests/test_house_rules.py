@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from vino_core import __version__
 from vino_core.systems import SYSTEMS
 
 if sys.version_info >= (3, 11):
@@ -50,6 +51,11 @@ def imports_of(tree: ast.AST, forbidden: set[str]) -> list[Finding]:
 
 def imports_comfy(tree: ast.AST) -> list[Finding]:
     return imports_of(tree, COMFY)
+
+
+def imports_own_package_absolutely(tree: ast.AST) -> list[Finding]:
+    """Inside ComfyUI the core is a part of the pack, and no module `vino_core` exists."""
+    return imports_of(tree, {"vino_core"})
 
 
 def reaches_outside(tree: ast.AST) -> list[Finding]:
@@ -136,6 +142,10 @@ def test_core_never_imports_comfyui() -> None:
     check(imports_comfy, CORE)
 
 
+def test_pack_and_core_import_each_other_relatively() -> None:
+    check(imports_own_package_absolutely, SHIPPED)
+
+
 def test_core_imports_slow_packages_only_inside_functions() -> None:
     check(imports_lazy_packages_early, CORE)
 
@@ -168,6 +178,7 @@ def test_files_are_short() -> None:
         (imports_comfy, "import torch, nodes"),
         (imports_lazy_packages_early, "try:\n    import transformers.models\nexcept ImportError:\n    pass"),
         (imports_lazy_packages_early, "class A:\n    from diffusers import B"),
+        (imports_own_package_absolutely, "from vino_core.config import MMDiTConfig"),
         (reaches_outside, "import urllib.request"),
         (does_mathematics, "import torch.nn.functional as F"),
         (does_mathematics, "y = a @ b"),
@@ -221,6 +232,17 @@ def test_every_dependency_has_a_floor_and_nothing_else() -> None:
     extras = [line for group in project()["optional-dependencies"].values() for line in group]
     wrong = [line for line in (*requirement_lines(), *extras) if not re.fullmatch(r"[\w.-]+>=\d+(\.\d+)*", line)]
     assert not wrong
+
+
+def test_versions_agree() -> None:
+    assert project()["version"] == __version__
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_between_files_lead_somewhere(page: str) -> None:
+    path = ROOT / page
+    targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text())
+    assert [target for target in targets if not (path.parent / target).exists()] == []
 
 
 def test_core_uses_what_it_declares_and_declares_what_it_uses() -> None:
