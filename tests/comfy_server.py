@@ -90,7 +90,7 @@ def find_comfyui() -> Path:
     Raises FileNotFoundError when neither holds a `main.py`.
     """
     chosen = os.environ.get("COMFYUI_PATH")
-    folder = Path(chosen) if chosen else ROOT / ".cache" / "comfyui" / "ComfyUI"
+    folder = Path(chosen) if chosen else ROOT / ".cache" / "comfyui"
     if not (folder / "main.py").is_file():
         raise FileNotFoundError(
             f"no ComfyUI at {folder}: run `make setup`, or set COMFYUI_PATH to a folder that contains ComfyUI's main.py"
@@ -170,7 +170,7 @@ class ComfyServer:
         self.url = f"http://127.0.0.1:{port}"
         command = [self.python, str(self.comfyui / "main.py"), "--cpu", "--port", str(port)]
         command += ["--base-directory", str(self.base), "--database-url", f"sqlite:///{self.base}/user/comfyui.db"]
-        # The default cache empties itself when memory is short, which would make tests of caching depend on the machine.
+        # The default cache empties itself when memory is short: tests of caching would depend on the machine.
         command += ["--disable-auto-launch", "--disable-api-nodes", "--cache-classic", "--preview-method", "latent2rgb"]
         with open(self.log_path, "wb") as log:
             self._process = subprocess.Popen(

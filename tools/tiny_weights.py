@@ -14,7 +14,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -95,7 +95,10 @@ MODEL = MMDiTConfig(
     depth_refiner=1,
     text_dim=48,
     rope_axes=(8, 12, 12),
-    connectors=(ConnectorConfig("connector", VLM.hidden_size, 48), ConnectorConfig("connector_vae_branch", VLM.hidden_size, 64)),
+    connectors=(
+        ConnectorConfig("connector", VLM.hidden_size, 48),
+        ConnectorConfig("connector_vae_branch", VLM.hidden_size, 64),
+    ),
 )
 TOKENS = 8
 
