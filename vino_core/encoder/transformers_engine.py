@@ -15,6 +15,8 @@ from .engine import END_OF_TEXT, GREEDY, IM_END, KVCache, Sampling, VisionFeatur
 from .next_token import NextToken
 from .tokenizer import plain_tokenizer, special_id
 
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+
 
 class TransformersEngine:
     """`VLMEngine` on a frozen `Qwen3VLForConditionalGeneration` and its tokenizer."""
@@ -144,7 +146,16 @@ def load_engine(
             f"Text encoder folder '{folder}' has no config.json. Point to a download of Qwen3-VL-4B-Instruct, for "
             "example made with `hf download Qwen/Qwen3-VL-4B-Instruct --local-dir FOLDER`."
         )
+    if not any(all((folder / name).is_file() for name in names) for names in TOKENIZER_FILES):
+        # Checked here because transformers 5 makes an empty vocabulary of missing files.
+        wanted = " nor ".join(" and ".join(names) for names in TOKENIZER_FILES)
+        raise InputError(
+            f"Text encoder folder '{folder}' has no tokenizer: neither {wanted}. "
+            "Copy these files from Qwen3-VL-4B-Instruct into it."
+        )
     transformers = _transformers()
+    from safetensors import SafetensorError
+
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
         _check_model_type(config.model_type, f"Text encoder folder '{folder}'")
@@ -154,7 +165,7 @@ def load_engine(
         )
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(
             f"Text encoder folder '{folder}' cannot be loaded: {error} Download Qwen3-VL-4B-Instruct again, all files."
         ) from error
