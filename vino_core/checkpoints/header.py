@@ -31,6 +31,9 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 SHORT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
 FP8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
+_LONGEST = 100 * 2**20
+"""No header is longer; a greater length means that the file is something else."""
+
 
 class TensorInfo(NamedTuple):
     """What is known of a stored tensor before it is read."""
@@ -87,10 +90,11 @@ def read_header(path: str | Path) -> Header:
     path = require_file(Path(path))
     size = path.stat().st_size
     with path.open("rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        text = file.read(length) if 2 <= length <= size - 8 else b""
-    if not text.startswith(b"{"):
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(min(length, size, _LONGEST))
+    if text.startswith(b"{") and 8 + length > size and length <= _LONGEST:
+        raise _truncated(path, size, 8 + length)
+    if not text.startswith(b"{") or len(text) != length:
         raise InputError(
             f"{path}: not a safetensors file, or damaged from its first bytes on. "
             "Download it again, or convert an official checkpoint with `vino convert`."
@@ -105,10 +109,14 @@ def read_header(path: str | Path) -> Header:
             raise
         raise InputError(f"{path}: its safetensors header is damaged ({error!r}). Download the file again.") from error
     if size < 8 + length + end:
-        raise InputError(
-            f"{path}: truncated: {size:,} bytes of {8 + length + end:,}. The download or copy stopped early; repeat it."
-        )
+        raise _truncated(path, size, 8 + length + end)
     return Header(tensors, dict(metadata))
+
+
+def _truncated(path: Path, size: int, wanted: int) -> InputError:
+    return InputError(
+        f"{path}: truncated: {size:,} bytes of at least {wanted:,}. The download or copy stopped early; repeat it."
+    )
 
 
 def _info(path: Path, name: str, entry: dict) -> TensorInfo:

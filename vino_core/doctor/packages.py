@@ -1,0 +1,66 @@
+"""Which packages are installed. Imports none of them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A package with its lowest version that works; `extra` is the extra of this project that brings it, if any."""
+
+    name: str
+    floor: str
+    extra: str | None
+    purpose: str
+
+
+REQUIREMENTS = (
+    Requirement("torch", "2.6", "torch", "computation"),
+    Requirement("numpy", "1.25", "torch", "computation"),
+    Requirement("safetensors", "0.4.5", None, "weights"),
+    Requirement("einops", "0.8", None, "computation"),
+    Requirement("av", "14.2", None, "video in and out"),
+    Requirement("pillow", "10.1", None, "pictures in and out"),
+    Requirement("tqdm", "4.66", None, "progress"),
+    Requirement("transformers", "4.57", "headless", "text encoder of `vino generate`"),
+    Requirement("diffusers", "0.35", "headless", "VAE of `vino generate`"),
+)
+
+
+@dataclass(frozen=True)
+class PackageState:
+    """One package: its version (None: not installed), and what to do about it, or None when all is well."""
+
+    name: str
+    installed: str | None
+    floor: str
+    purpose: str
+    remedy: str | None
+
+
+def release(text: str) -> tuple[int, ...]:
+    """ "4.57.1.dev0+cpu" -> (4, 57, 1): the numbers by which versions are compared here."""
+    return tuple(int(number) for number in re.match(r"[\d.]*", text)[0].strip(".").split(".") if number)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def check_packages() -> list[PackageState]:
+    """The state of every package that VINO uses, in the order of `REQUIREMENTS`."""
+    states = []
+    for requirement in REQUIREMENTS:
+        found = _installed(requirement.name)
+        remedy = None
+        if found is None or release(found) < release(requirement.floor):
+            extra = f"[{requirement.extra}]" if requirement.extra else ""
+            remedy = f"pip install --upgrade 'vino{extra}' (or '{requirement.name}>={requirement.floor}')"
+        states.append(PackageState(requirement.name, found, requirement.floor, requirement.purpose, remedy))
+    return states
