@@ -21,6 +21,7 @@ from comfy.text_encoders.hunyuan_video import llama_detect
 from comfy.text_encoders.llama import Llama2_, Qwen3VL_4BConfig
 from torch import Tensor
 
+from ...vino_core.checkpoints.header import read_header
 from ...vino_core.errors import InputError
 
 _NAME = "qwen3vl_4b"
@@ -39,11 +40,15 @@ class Sizes:
     vision: dict[str, Any]
 
 
-def load_text_encoder(path: str, embedding_directory: list[str] | None = None, device: str = "default") -> comfy.sd.CLIP:
+def load_text_encoder(
+    path: str, embedding_directory: list[str] | None = None, device: str = "default"
+) -> comfy.sd.CLIP:
     """The Qwen3-VL of a safetensors file as a CLIP; `device` is "default" or "cpu".
 
-    Raises InputError when the file holds another model or lacks weights.
+    Raises InputError when the file is damaged, holds another model or lacks weights.
     """
+    if path.lower().endswith((".safetensors", ".sft")):
+        read_header(path)
     weights, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     weights, metadata = comfy.utils.convert_old_quants(weights, metadata=metadata)
     weights = comfy.utils.state_dict_prefix_replace(weights, _PREFIXES)

@@ -13,6 +13,7 @@ from typing import Any
 
 import comfy.model_management
 import comfy.ops
+import comfy.utils
 import torch
 from comfy.sd import CLIP
 from comfy.text_encoders.qwen3vl import Qwen3VL
@@ -47,10 +48,15 @@ def qwen3vl(clip: CLIP) -> Qwen3VL:
 
 
 @contextmanager
-def open_engine(clip: CLIP, tokens: int) -> Iterator[ComfyVLM]:
-    """Load the text encoder for about `tokens` tokens and give its engine. Raises InputError when it is no Qwen3-VL."""
-    engine = ComfyVLM(clip)
-    comfy.model_management.load_models_gpu([clip.patcher], memory_required=engine.memory(tokens))
+def open_engine(clip: CLIP, tokens: int, passes: int = 0, visuals: int = 0) -> Iterator[ComfyVLM]:
+    """Load the text encoder and give its engine.
+
+    The sequences of `passes` calls to `decode` are expected to hold about `tokens` tokens each; together with `visuals`
+    calls to `vision` they are what the progress bar counts. Raises InputError when `clip` is no Qwen3-VL.
+    """
+    engine = ComfyVLM(clip, passes, visuals)
+    needed = engine.memory(tokens) * max(1, passes)
+    comfy.model_management.load_models_gpu([clip.patcher], memory_required=needed)
     with comfy.model_management.cuda_device_context(engine.device):
         yield engine
 
@@ -58,11 +64,11 @@ def open_engine(clip: CLIP, tokens: int) -> Iterator[ComfyVLM]:
 class ComfyVLM:
     """See `vino_core.encoder.engine.VLMEngine`. The weights must be loaded while it is used, see `open_engine`."""
 
-    def __init__(self, clip: CLIP) -> None:
+    def __init__(self, clip: CLIP, passes: int = 0, visuals: int = 0) -> None:
         self._transformer = qwen3vl(clip)
-        tokenizer = getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer
-        self._tokenizer = tokenizer
-        self._tokenize = plain_tokenizer(tokenizer)
+        self._tokenizer = getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer
+        self._tokenize = plain_tokenizer(self._tokenizer)
+        self._progress = comfy.utils.ProgressBar(visuals + passes * (self._transformer.num_layers - 1))
         self.device: torch.device = clip.patcher.load_device
         # ComfyUI runs every text encoder's activations in float32, whatever the weights' type.
         self.dtype = torch.float32
@@ -89,7 +95,7 @@ class ComfyVLM:
         return self._transformer.get_input_embeddings()(indices, out_dtype=self.dtype)
 
     def vision(self, patches: Tensor, grid: tuple[int, int, int]) -> VisionFeatures:
-        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._advance()
         # The grid only steers Python loops, so it stays on the CPU.
         embeds, deepstack = self._transformer.visual(patches.to(self.device, self.dtype), torch.tensor([grid]))
         return VisionFeatures(embeds.to(self.dtype), tuple(feature.to(self.dtype) for feature in deepstack))
@@ -104,12 +110,10 @@ class ComfyVLM:
         where = None if visual is None else visual.mask.to(self.device).nonzero().squeeze(1)
         cache = []
         for index, layer in enumerate(model.layers[:-1]):
-            comfy.model_management.throw_exception_if_processing_interrupted()
+            self._advance()
             # A cache of exactly the tokens so far makes core's layer concatenate instead of writing into it.
             old = (*(part.to(self.device) for part in past[index]), past[index][0].shape[2]) if past else ()
-            x, (keys, values, _) = layer(
-                x, freqs_cis=rotary, optimized_attention=attention, past_key_value=old
-            )
+            x, (keys, values, _) = layer(x, freqs_cis=rotary, optimized_attention=attention, past_key_value=old)
             cache.append((keys, values))
             if where is not None and index < len(visual.deepstack):
                 x = x.index_add(1, where, visual.deepstack[index].to(x)[None])
@@ -151,6 +155,11 @@ class ComfyVLM:
             x, injection = self.embed([token]).to(x.dtype), {}
             positions = position = position + 1
         return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def _advance(self) -> None:
+        """One unit of work begins: stop here if the user asked for it."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self._progress.update(1)
 
 
 def _causal_attention(length: int, past: int, device: torch.device) -> Callable[..., Tensor]:

@@ -1,0 +1,67 @@
+"""Makes ComfyUI's own loaders recognise VINO files.
+
+ComfyUI has no call for this: packs extend its list of models. A VINO file has HunyuanVideo's names plus a connector of
+its own, so without this it would load as a HunyuanVideo, silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_detection
+import comfy.supported_models
+import comfy.supported_models_base
+import torch
+from torch import Tensor
+
+from ...vino_core.checkpoints.files import infer_mmdit_config
+from .model import VINO
+
+MARK = "connector_vae_branch.mlp.0.weight"
+"""A weight that only VINO has."""
+
+
+class SupportedVINO(comfy.supported_models_base.BASE):
+    """VINO in ComfyUI's list of supported models."""
+
+    unet_config = {"image_model": "vino"}
+    unet_extra_config: dict[str, Any] = {}
+    required_keys = {"{}" + MARK: None}
+    sampling_settings = {"shift": 7.0}
+    latent_format = comfy.latent_formats.HunyuanVideo
+    memory_usage_factor = 1.8
+    supported_inference_dtypes = [torch.bfloat16, torch.float32]
+
+    def get_model(self, state_dict: Mapping[str, Tensor], prefix: str = "", device: Any = None) -> VINO:
+        return VINO(self, device=device)
+
+    def inpaint_model(self) -> bool:
+        return False
+
+
+def detect(
+    weights: Mapping[str, Tensor], prefix: str, metadata: Mapping[str, str] | None = None
+) -> dict[str, Any] | None:
+    """ComfyUI's `detect_unet_config`, with VINO in front of it."""
+    if prefix + MARK not in weights:
+        return _detect(weights, prefix, metadata=metadata)
+    shapes = {
+        # GGUF files flatten convolutions and keep the true shape beside them.
+        name[len(prefix) :]: tuple(getattr(tensor, "tensor_shape", tensor.shape))
+        for name, tensor in weights.items()
+        if name.startswith(prefix)
+    }
+    return {"image_model": "vino", "config": infer_mmdit_config(shapes, metadata)}
+
+
+_detect = comfy.model_detection.detect_unet_config
+
+
+def register() -> None:
+    """Add VINO to ComfyUI's models, in front: HunyuanVideo's entry would match too. Again has no effect."""
+    if SupportedVINO not in comfy.supported_models.models:
+        comfy.supported_models.models.insert(0, SupportedVINO)
+        comfy.model_detection.detect_unet_config = detect

@@ -1,0 +1,144 @@
+"""From prompts and references to encoded branches."""
+
+from __future__ import annotations
+
+import logging
+
+import comfy.model_management
+from comfy_api.latest import io, ui
+from torch import Tensor
+
+from ..vino_core.branches import branch_prompts
+from ..vino_core.encoder.encode import EncodedPrompt, encode_branches, encode_visuals
+from ..vino_core.media.references import References
+from ..vino_core.sampling.guidance import Branch
+from ..vino_core.systems import get_system
+from ..vino_core.tasks import get_preset, preset_name
+from .comfy.vlm import open_engine
+from .types import Context, ContextType, EncodedBranch, PreparedReferences, ReferencesType
+
+VINO = get_system("vino")
+log = logging.getLogger(__name__)
+
+
+class VINOEncoder(io.ComfyNode):
+    """Runs the text encoder over prompt and references, for every branch of guidance."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VINOEncoder",
+            display_name="VINO Interleaved Encoder",
+            category="VINO/conditioning",
+            description="Encodes the prompt together with the references it names. What the branches share is "
+            "computed once.",
+            search_aliases=["text encode", "prompt", "clip text encode", "vision language", "vino"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="Qwen3-VL-4B-Instruct."),
+                ReferencesType.Input("references", tooltip="From VINO References, also when it has nothing connected."),
+                io.String.Input(
+                    "prompt",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    tooltip="What to generate or change. Name references as Image 1, Image 2 ... and Video 1.",
+                ),
+                io.DynamicCombo.Input(
+                    "negative",
+                    options=[
+                        io.DynamicCombo.Option("auto", []),
+                        io.DynamicCombo.Option("default for pictures", []),
+                        io.DynamicCombo.Option("default for videos", []),
+                        io.DynamicCombo.Option("none", []),
+                        io.DynamicCombo.Option(
+                            "custom",
+                            [
+                                io.String.Input(
+                                    "negative_prompt",
+                                    multiline=True,
+                                    dynamic_prompts=True,
+                                    tooltip="What to avoid.",
+                                )
+                            ],
+                        ),
+                    ],
+                    tooltip="What to avoid. auto: as in the published examples of the task that is connected (none "
+                    "for videos from pictures and for editing a video by text alone).",
+                ),
+                io.Boolean.Input(
+                    "base_image",
+                    default=False,
+                    tooltip="The last picture is the one being edited, the others are only referred to. Image "
+                    "guidance then pushes towards the others and keeps the last.",
+                ),
+                io.Float.Input(
+                    "image_scale",
+                    default=1.0,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="Set it as at the sampler or guider. Above 1 negative_image is encoded too.",
+                ),
+            ],
+            outputs=[ContextType.Output(display_name="context", tooltip="For VINO Learnable Tokens.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip: io.Clip.Type,
+        references: PreparedReferences,
+        prompt: str,
+        negative: io.DynamicCombo.Type,
+        base_image: bool,
+        image_scale: float,
+    ) -> io.NodeOutput:
+        prepared = references.references
+        counts = len(prepared.images), len(prepared.videos)
+        negative_prompt = _negative_prompt(negative, *counts, references.frames, base_image)
+        # The negative prompt is encoded whatever the text scale: behind the shared references it costs little.
+        branches = branch_prompts(prompt, negative_prompt, *counts, base_image, text_scale=2.0, image_scale=image_scale)
+        distinct = {branch.references for branch in branches.values() if branch.references}
+        passes = len(branches) + len(distinct)
+        with open_engine(clip, expected_tokens(prepared), passes, sum(counts)) as engine:
+            visuals = encode_visuals(engine, prepared, VINO.vision)
+            encoded = encode_branches(engine, VINO, list(branches.values()), visuals)
+        context = Context(
+            {
+                branch: EncodedBranch(_stored(encoded_prompt), seen.references)
+                for (branch, seen), encoded_prompt in zip(branches.items(), encoded, strict=True)
+            },
+            repeats_negative=Branch.NEGATIVE_IMAGE not in branches and image_scale > 1,
+        )
+        messages = encoded[0].plan.messages
+        for message in messages:
+            log.warning("VINO Interleaved Encoder: %s", message)
+        return io.NodeOutput(context, ui=ui.PreviewText("\n".join(messages)) if messages else None)
+
+
+def expected_tokens(references: References) -> int:
+    """About how many tokens a prompt with these references has, for the memory it needs."""
+    side = VINO.vision.patch * VINO.vision.merge
+    pixels = sum(image.pixels.shape[0] * image.pixels.shape[1] for image in references.images)
+    groups = VINO.vision.frames // VINO.vision.temporal_patch
+    pixels += len(references.videos) * groups * VINO.vision.video_first.max_pixels
+    return pixels // side**2 + 1024
+
+
+def _negative_prompt(negative: io.DynamicCombo.Type, images: int, videos: int, frames: int, base_image: bool) -> str:
+    choice = negative["negative"]
+    if choice == "auto":
+        return get_preset(VINO, preset_name(images, videos, frames, base_image)).negative
+    texts = {"default for pictures": VINO.negative_image, "default for videos": VINO.negative_video, "none": ""}
+    return texts[choice] if choice in texts else negative["negative_prompt"]
+
+
+def _stored(prompt: EncodedPrompt) -> EncodedPrompt:
+    """The prompt where ComfyUI keeps results between nodes, so that it holds no device memory meanwhile."""
+    device = comfy.model_management.intermediate_device()
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device)
+
+    cache = tuple((move(keys), move(values)) for keys, values in prompt.cache)
+    return EncodedPrompt(prompt.plan, move(prompt.states), cache)

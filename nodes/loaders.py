@@ -1,0 +1,114 @@
+"""Loaders. ComfyUI's own (Load Diffusion Model, Load CLIP, Load VAE) work as well; these check what they load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.sd
+import folder_paths
+import torch
+from comfy_api.latest import io
+
+from ..vino_core.checkpoints.files import load_tokens, open_model
+from ..vino_core.checkpoints.header import read_header
+from .comfy.registration import MARK
+from .comfy.text_encoder import load_text_encoder
+from .types import TokensType
+
+_WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "fp8_e4m3fn": {"dtype": torch.float8_e4m3fn},
+    "fp8_e4m3fn_fast": {"dtype": torch.float8_e4m3fn, "fp8_optimizations": True},
+    "fp8_e5m2": {"dtype": torch.float8_e5m2},
+}
+
+
+def _file_input(name: str, folder: str, what: str) -> io.Input:
+    """A choice among the files of one of ComfyUI's model folders."""
+    return io.Combo.Input(
+        name, options=folder_paths.get_filename_list(folder), tooltip=f"{what} It is looked for in models/{folder}."
+    )
+
+
+class VINOModelLoader(io.ComfyNode):
+    """Loads the MMDiT and its connectors."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VINOModelLoader",
+            display_name="VINO Model Loader",
+            category="VINO/loaders",
+            description="Loads VINO's model file and checks it. Load Diffusion Model works as well.",
+            search_aliases=["load diffusion model", "unet loader", "checkpoint", "vino"],
+            inputs=[
+                _file_input("model_name", "diffusion_models", "vino_*.safetensors, made by `vino convert`."),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(_WEIGHT_DTYPES),
+                    tooltip="default keeps the file's type. fp8 halves the memory of bf16 weights and costs some "
+                    "quality; 'fast' also computes in fp8 where the graphics card can.",
+                ),
+            ],
+            outputs=[io.Model.Output(tooltip="The model, for a sampler or guider.")],
+        )
+
+    @classmethod
+    def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
+        names = read_header(path).tensors
+        quantised = any(name.endswith((".comfy_quant", ".scale_weight", ".weight_scale")) for name in names)
+        if not (quantised and any(name.endswith(MARK) for name in names)):
+            open_model(path)  # names and shapes; those of quantised layers are ComfyUI's to judge
+        return io.NodeOutput(comfy.sd.load_diffusion_model(path, model_options=dict(_WEIGHT_DTYPES[weight_dtype])))
+
+
+class VINOTextEncoderLoader(io.ComfyNode):
+    """Loads Qwen3-VL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VINOTextEncoderLoader",
+            display_name="VINO Text Encoder Loader",
+            category="VINO/loaders",
+            description="Loads Qwen3-VL-4B-Instruct, or a Qwen3-VL of another size for a model that was trained with "
+            "it. Load CLIP with type 'stable_diffusion' works as well.",
+            search_aliases=["load clip", "clip loader", "qwen3 vl", "vino"],
+            inputs=[
+                _file_input("text_encoder_name", "text_encoders", "Qwen3-VL-4B-Instruct as one safetensors file."),
+                io.Combo.Input(
+                    "device",
+                    options=["default", "cpu"],
+                    tooltip="default computes on the graphics card. cpu is slower and leaves its memory to the model.",
+                ),
+            ],
+            outputs=[
+                io.Clip.Output(tooltip="The text encoder, for VINO Interleaved Encoder and VINO Learnable Tokens.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, text_encoder_name: str, device: str) -> io.NodeOutput:
+        path = folder_paths.get_full_path_or_raise("text_encoders", text_encoder_name)
+        return io.NodeOutput(load_text_encoder(path, folder_paths.get_folder_paths("embeddings"), device))
+
+
+class VINOTokensLoader(io.ComfyNode):
+    """Loads the learnable tokens."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VINOTokensLoader",
+            display_name="VINO Tokens Loader",
+            category="VINO/loaders",
+            description="Loads the learnable tokens that belong to the model.",
+            search_aliases=["metaquery", "embedding", "query tokens", "vino"],
+            inputs=[_file_input("tokens_name", "embeddings", "vino_tokens*.safetensors, made by `vino convert`.")],
+            outputs=[TokensType.Output(display_name="tokens", tooltip="For VINO Learnable Tokens.")],
+        )
+
+    @classmethod
+    def execute(cls, tokens_name: str) -> io.NodeOutput:
+        return io.NodeOutput(load_tokens(folder_paths.get_full_path_or_raise("embeddings", tokens_name)))

@@ -1,0 +1,79 @@
+"""References as latents on the conditionings."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..vino_core.errors import InputError
+from ..vino_core.systems import get_system
+from .comfy.conditioning import ABSENT, REFERENCES
+from .comfy.guider import check_finite
+from .types import PreparedReferences, ReferencesType
+
+VINO = get_system("vino")
+
+
+class VINOReferenceLatents(io.ComfyNode):
+    """Encodes every reference once and attaches it to the branches that see it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VINOReferenceLatents",
+            display_name="VINO Reference Latents",
+            category="VINO/conditioning",
+            description="Encodes each reference with the VAE, once, and attaches the latents to the conditionings.",
+            search_aliases=["reference latent", "vae encode", "image conditioning", "vino"],
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="From VINO Learnable Tokens."),
+                io.Conditioning.Input("negative", tooltip="From VINO Learnable Tokens."),
+                io.Conditioning.Input("negative_image", tooltip="From VINO Learnable Tokens."),
+                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE."),
+                ReferencesType.Input("references", tooltip="The references that the encoder got."),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="positive", tooltip="With the latents of all references."),
+                io.Conditioning.Output(display_name="negative", tooltip="With the latents of all references."),
+                io.Conditioning.Output(display_name="negative_image", tooltip="With those that this branch keeps."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, positive: list, negative: list, negative_image: list, vae: io.Vae.Type, references: PreparedReferences
+    ) -> io.NodeOutput:
+        pixels = [image.pixels[None] for image in references.references.images]
+        pixels += [video.frames for video in references.references.videos]
+        latents = [_encode(vae, clip) for clip in pixels]
+        return io.NodeOutput(*(_attach(branch, latents) for branch in (positive, negative, negative_image)))
+
+
+def _encode(vae: io.Vae.Type, pixels: Tensor) -> Tensor:
+    """Unscaled latents [1, 16, t, h, w] of uint8 [T, H, W, 3]. Raises InputError for a VAE of another kind."""
+    frames, height, width, _ = pixels.shape
+    latents = vae.encode(pixels.to(torch.float32) / 255)
+    expected = (1, VINO.latent_channels, *VINO.latent_grid(frames, height, width))
+    if tuple(latents.shape) != expected:
+        raise InputError(
+            f"vae: {frames} frames of {width}x{height} pixels became latents {list(latents.shape)} instead of "
+            f"{list(expected)}. Load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)."
+        )
+    check_finite("vae", latents, "The VAE overflows in this precision: start ComfyUI with --bf16-vae or --fp32-vae.")
+    return latents
+
+
+def _attach(conditioning: list, latents: list[Tensor]) -> list:
+    attached = []
+    for states, values in conditioning:
+        if ABSENT not in values:
+            indices = values.get(REFERENCES, ())
+            if any(index >= len(latents) for index in indices):
+                raise InputError(
+                    f"references: the prompt was encoded with at least {max(indices) + 1} references, but "
+                    f"{len(latents)} are connected here. Connect the same VINO References as at the encoder."
+                )
+            values = {**values, "reference_latents": [latents[index] for index in indices]}
+        attached.append([states, values])
+    return attached

@@ -1,0 +1,140 @@
+"""Pictures and videos that the prompt talks about, and the size of the result."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..vino_core.errors import InputError
+from ..vino_core.media.references import References, prepare_image
+from ..vino_core.media.sizing import check_frames, check_size
+from ..vino_core.systems import get_system
+from ..vino_core.tasks import get_preset, preset_name, target_size
+from .comfy.pixels import numbered, prepare, to_uint8
+from .types import PreparedReferences, ReferencesType
+
+VINO = get_system("vino")
+MAX_IMAGES = 16
+MAX_VIDEOS = 4
+
+
+class VINOReferences(io.ComfyNode):
+    """Prepares references once, for both the text encoder and the VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VINOReferences",
+            display_name="VINO References",
+            category="VINO/conditioning",
+            description="Prepares pictures and videos for the prompt, which calls them Image 1, Image 2 ... and "
+            "Video 1, and tells the size to generate. Leave everything unconnected to generate from text alone.",
+            search_aliases=["reference image", "image to video", "image edit", "video to video", "vino"],
+            inputs=[
+                io.Autogrow.Input(
+                    "images",
+                    template=io.Autogrow.TemplateNames(
+                        io.Image.Input("image", tooltip="Pictures; a batch counts as several references."),
+                        names=[f"image_{number}" for number in range(1, MAX_IMAGES + 1)],
+                        min=0,
+                    ),
+                    tooltip="Reference pictures in the order of their numbers. With a base image, that is the last "
+                    "one.",
+                ),
+                io.Autogrow.Input(
+                    "videos",
+                    template=io.Autogrow.TemplateNames(
+                        io.Video.Input("video", tooltip="A video to edit or to take motion from."),
+                        names=[f"video_{number}" for number in range(1, MAX_VIDEOS + 1)],
+                        min=0,
+                    ),
+                    tooltip="Reference videos. The text encoder sees 8 frames of the whole clip, the model the first "
+                    "frames.",
+                ),
+                io.DynamicCombo.Input(
+                    "size",
+                    options=[
+                        io.DynamicCombo.Option("auto", []),
+                        io.DynamicCombo.Option(
+                            "custom",
+                            [
+                                io.Int.Input(
+                                    "width",
+                                    default=848,
+                                    min=VINO.unit,
+                                    max=8192,
+                                    step=VINO.unit,
+                                    tooltip="Width of the result in pixels, a multiple of 16.",
+                                ),
+                                io.Int.Input(
+                                    "height",
+                                    default=480,
+                                    min=VINO.unit,
+                                    max=8192,
+                                    step=VINO.unit,
+                                    tooltip="Height of the result in pixels, a multiple of 16.",
+                                ),
+                            ],
+                        ),
+                        io.DynamicCombo.Option("last image", []),
+                        io.DynamicCombo.Option("first video", []),
+                    ],
+                    tooltip="Size of the result. auto: that of the video, or of the picture to edit or animate; "
+                    "640x640 for pictures and 848x480 for videos when nothing decides or several pictures are "
+                    "combined in a video.",
+                ),
+                io.Int.Input(
+                    "length",
+                    default=81,
+                    min=1,
+                    max=VINO.max_frames,
+                    step=VINO.vae_stride[0],
+                    tooltip="Frames to generate: 1 for a picture, or 5, 9, 13 ... 89 for a video at 24 frames per "
+                    "second. A reference video gives as many frames, fewer when it is shorter.",
+                ),
+            ],
+            outputs=[
+                ReferencesType.Output(display_name="references", tooltip="For the encoder and VINO Reference Latents."),
+                io.Int.Output(display_name="width", tooltip="Width to generate."),
+                io.Int.Output(display_name="height", tooltip="Height to generate."),
+                io.Int.Output(display_name="length", tooltip="Frames to generate."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        size: io.DynamicCombo.Type,
+        length: int,
+        images: io.Autogrow.Type | None = None,
+        videos: io.Autogrow.Type | None = None,
+    ) -> io.NodeOutput:
+        check_frames(length, VINO.max_frames)
+        references = References(
+            tuple(
+                prepare_image(pixels, VINO.area, VINO.unit)
+                for name, batch in numbered(images)
+                for pixels in to_uint8(batch, name)
+            ),
+            tuple(prepare(video, name, length) for name, video in numbered(videos)),
+        )
+        height, width, frames = _result_size(size, references, length)
+        check_size(width, height, VINO.unit)
+        return io.NodeOutput(PreparedReferences(references, frames), width, height, frames)
+
+
+def _result_size(size: io.DynamicCombo.Type, references: References, length: int) -> tuple[int, int, int]:
+    """Height, width and frames. Raises InputError when the chosen reference is not connected."""
+    choice = size["size"]
+    if choice == "custom":
+        return size["height"], size["width"], length
+    if choice == "last image":
+        if not references.images:
+            raise InputError("size is 'last image', but no image is connected. Connect one or choose 'custom'.")
+        return *references.images[-1].pixels.shape[:2], length
+    if choice == "first video":
+        if not references.videos:
+            raise InputError("size is 'first video', but no video is connected. Connect one or choose 'custom'.")
+        frames, height, width, _ = references.videos[0].frames.shape
+        return height, width, frames
+    task = preset_name(len(references.images), len(references.videos), length, base_image=False)
+    return target_size(get_preset(VINO, task), references, length)

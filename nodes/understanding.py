@@ -1,0 +1,122 @@
+"""Text from the text encoder itself: rewriting a prompt, answering a question."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import comfy.utils
+from comfy_api.latest import io
+
+from ..vino_core.encoder.encode import encode_visuals
+from ..vino_core.encoder.engine import Sampling
+from ..vino_core.encoder.understand import ask, rewrite_prompt
+from ..vino_core.errors import InputError
+from ..vino_core.systems import get_system
+from .comfy.vlm import open_engine
+from .encode import expected_tokens
+from .types import PreparedReferences, ReferencesType
+
+VINO = get_system("vino")
+
+
+def _inputs(name: str, tooltip: str) -> list[io.Input]:
+    return [
+        io.Clip.Input("clip", tooltip="Qwen3-VL-4B-Instruct."),
+        ReferencesType.Input("references", tooltip="What the text talks about, from VINO References."),
+        io.String.Input(name, multiline=True, dynamic_prompts=True, tooltip=tooltip),
+        io.Int.Input("max_new_tokens", default=256, min=1, max=4096, tooltip="Longest answer, in tokens."),
+        io.Float.Input(
+            "temperature",
+            default=0.0,
+            min=0.0,
+            max=2.0,
+            step=0.05,
+            tooltip="0 always gives the most likely answer; more gives more varied ones.",
+        ),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=2**63 - 1,
+            control_after_generate=True,
+            tooltip="Fixes the answer when temperature is above 0.",
+        ),
+    ]
+
+
+def _write(
+    write: Callable[..., str],
+    clip: io.Clip.Type,
+    references: PreparedReferences,
+    text: str,
+    tokens: int,
+    temperature: float,
+    seed: int,
+) -> io.NodeOutput:
+    prepared = references.references
+    progress = comfy.utils.ProgressBar(tokens)
+    visuals = len(prepared.images) + len(prepared.videos)
+    with open_engine(clip, expected_tokens(prepared) + tokens, visuals=visuals) as engine:
+        seen = encode_visuals(engine, prepared, VINO.vision)
+        sampling = Sampling(max_new_tokens=tokens, temperature=temperature, seed=seed)
+        answer = write(engine, VINO, text, seen, sampling, progress.update_absolute)
+    return io.NodeOutput(answer)
+
+
+class VINOPromptRewriter(io.ComfyNode):
+    """Understand, then generate."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VINOPromptRewriter",
+            display_name="VINO Prompt Rewriter",
+            category="VINO/understanding",
+            description="Lets the text encoder write the caption of what your instruction asks for, from the "
+            "references. Use its output as the prompt.",
+            search_aliases=["prompt enhance", "prompt upsample", "caption", "understand then generate"],
+            inputs=_inputs("prompt", "The instruction, as you would give it to VINO Interleaved Encoder."),
+            outputs=[io.String.Output(display_name="prompt", tooltip="The caption.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip: io.Clip.Type,
+        references: PreparedReferences,
+        prompt: str,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> io.NodeOutput:
+        return _write(rewrite_prompt, clip, references, prompt, max_new_tokens, temperature, seed)
+
+
+class VINOAsk(io.ComfyNode):
+    """Questions about pictures and videos."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="VINOAsk",
+            display_name="VINO Ask",
+            category="VINO/understanding",
+            description="Answers a question about the references with the text encoder.",
+            search_aliases=["vqa", "describe image", "describe video", "caption", "qwen vl"],
+            inputs=_inputs("question", "What you want to know."),
+            outputs=[io.String.Output(display_name="answer", tooltip="The answer.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        clip: io.Clip.Type,
+        references: PreparedReferences,
+        question: str,
+        max_new_tokens: int,
+        temperature: float,
+        seed: int,
+    ) -> io.NodeOutput:
+        if not question.strip():
+            raise InputError("question: it is empty. Write what you want to know.")
+        return _write(ask, clip, references, question, max_new_tokens, temperature, seed)
