@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from .branches import branch_prompts
+from .checkpoints.files import check_widths
 from .encoder.encode import append_tokens, encode_branches, encode_visuals
-from .encoder.engine import check_width
 from .encoder.transformers_engine import TransformersEngine
-from .errors import InputError
 from .mmdit.connectors import connect
 from .mmdit.model import Conditioning, MMDiT
 from .request import Request
@@ -41,17 +40,7 @@ class Pipeline:
     offload: bool = False
 
     def __post_init__(self) -> None:
-        check_width(self.engine, self.system_width, "the model")
-        if self.tokens.ndim != 2 or self.tokens.shape[1] != self.engine.hidden_size:
-            raise InputError(
-                f"The learnable tokens have the shape {tuple(self.tokens.shape)}; this text encoder takes [any number, "
-                f"{self.engine.hidden_size}]. Load the tokens that belong to this model."
-            )
-
-    @property
-    def system_width(self) -> int:
-        """Width of the text encoder's states that the model was made for."""
-        return self.model.get_submodule(self.system.text_connector).config.in_features
+        check_widths(self.model.config, self.tokens, self.engine.hidden_size)
 
     @contextmanager
     def resident(self, part: nn.Module) -> Iterator[None]:

@@ -132,6 +132,11 @@ class _Generator:
         device = arguments.device or _best_device(torch)
         dtype = getattr(torch, arguments.dtype)
         home = "cpu" if arguments.offload else device
+        model, made_for = load_mmdit(arguments.model, dtype, home)
+        if made_for != system.name:
+            raise InputError(
+                f"{arguments.model}: a model of {made_for}, not of {system.name}. Use --system {made_for}."
+            )
         vae = VAE.load(arguments.vae, dtype=dtype, device=home)
         if arguments.vae_tiling:
             vae.enable_tiling()
@@ -139,7 +144,7 @@ class _Generator:
             system=system,
             engine=load_engine(arguments.text_encoder, dtype, home),
             tokens=load_tokens(arguments.tokens),
-            model=load_mmdit(arguments.model, dtype, home),
+            model=model,
             vae=vae,
             device=device,
             offload=arguments.offload,

@@ -119,12 +119,3 @@ class VLMEngine(PromptTokenizer, Protocol):
         """Continue the prompt `x` [1, n, hidden_size] with text until the turn or the sampling ends. `on_token` is
         called before each token with the number of tokens so far, and may raise to stop."""
         ...
-
-
-def check_width(engine: VLMEngine, expected: int, source: str) -> None:
-    """Raise InputError unless the engine's states are `expected` wide; `source` names what expects it."""
-    if engine.hidden_size != expected:
-        raise InputError(
-            f"The text encoder's states are {engine.hidden_size} wide, {source} takes {expected}. Load the text "
-            "encoder that belongs to this model (2560: Qwen3-VL-4B-Instruct)."
-        )
