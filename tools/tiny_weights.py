@@ -24,6 +24,7 @@ from torch import Tensor
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from vino_core.checkpoints.files import model_metadata, save_tokens  # noqa: E402
 from vino_core.config import ConnectorConfig, MMDiTConfig  # noqa: E402
 from vino_core.mmdit.model import MMDiT  # noqa: E402
 
@@ -250,18 +251,18 @@ def random_weights(shapes: Shapes, seed: int) -> dict[str, Tensor]:
 
 def write_tiny_weights(models: Path, seed: int = 0) -> None:
     """Write all four files under the ComfyUI models folder `models`; the same seed gives the same bytes."""
-    tokens = {"tokens": torch.randn(TOKENS, VLM.hidden_size, generator=torch.Generator().manual_seed(seed + 2))}
-    model_metadata = {"system": "vino", "format_version": "1", "config": MODEL.to_json()}
     files = [
-        (MODEL_FILE, random_weights(model_shapes(), seed), model_metadata),
-        (TOKENS_FILE, tokens, {"system": "vino", "format_version": "1"}),
+        (MODEL_FILE, random_weights(model_shapes(), seed), model_metadata("vino", MODEL)),
         (TEXT_ENCODER_FILE, random_weights(text_encoder_shapes(), seed + 1), {"config": VLM.metadata()}),
-        (VAE_FILE, random_weights(vae_shapes(), seed + 3), {}),
+        (VAE_FILE, random_weights(vae_shapes(), seed + 2), None),
     ]
     for name, weights, metadata in files:
         path = models / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, path, metadata or None)
+        save_file(weights, path, metadata)
+    tokens = torch.randn(TOKENS, VLM.hidden_size, generator=torch.Generator().manual_seed(seed + 3))
+    (models / TOKENS_FILE).parent.mkdir(parents=True, exist_ok=True)
+    save_tokens(models / TOKENS_FILE, tokens, "vino", overwrite=True)
 
 
 def main() -> None:

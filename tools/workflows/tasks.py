@@ -171,10 +171,12 @@ def _negative(text: str) -> dict[str, str]:
     return {"negative": "custom", "negative.negative_prompt": text}
 
 
-def _size_from(task: Task) -> str:
-    if task.settings.width is not None:
-        return "width and height"
-    return "first video" if task.videos else "last image"
+def _size(task: Task) -> dict[str, str | int]:
+    """The `size` choice of VINO References."""
+    settings = task.settings
+    if settings.width is not None and settings.height is not None:
+        return {"size": "custom", "size.width": settings.width, "size.height": settings.height}
+    return {"size": "first video" if task.videos else "last image"}
 
 
 def _sampler(flow: Workflow, task: Task, model: Output, conditions: list[Output], latent: Output) -> Output:
@@ -229,8 +231,7 @@ def build(task: Task) -> Workflow:
                 media[f"videos.video_{number}"] = flow.add("LoadVideo", {"file": file}, title, height=350)[0]
 
     with flow.group("Request", "#b58b2a", width=400):
-        size = {"width": settings.width or 848, "height": settings.height or 480, "length": settings.frames}
-        references = flow.add("VINOReferences", {**media, "size_from": _size_from(task), **size})
+        references = flow.add("VINOReferences", {**media, **_size(task), "length": settings.frames})
         # A node of its own for the text: it keeps the size that the user gives it, and can feed others.
         prompt = flow.add("PrimitiveStringMultiline", {"value": task.prompt}, "Prompt", height=180)
         if task.understand:

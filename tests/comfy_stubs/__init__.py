@@ -1,0 +1,129 @@
+"""Nodes for tests only: reference numbers into a graph, and latents out of it. Loaded beside the pack, never shipped."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import comfy.model_management
+import comfy.sd
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import CoreModelPatcher
+from comfy_api.latest import ComfyExtension, io
+from safetensors.torch import load_file, save_file
+
+PACK_FOLDER = "vino"
+
+
+def pack_module(name: str) -> ModuleType:
+    """Module `name` of the VINO pack, as ComfyUI loaded it."""
+    packs = [module for module in sys.modules if module.endswith(f"custom_nodes/{PACK_FOLDER}")]
+    if len(packs) != 1:
+        raise RuntimeError(f"expected one loaded VINO pack, found {packs}")
+    return importlib.import_module(f"{packs[0]}.{name}")
+
+
+class TestSaveLatent(io.ComfyNode):
+    """Writes a latent's samples to a safetensors file in the output folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TestSaveLatent",
+            category="tests",
+            inputs=[io.Latent.Input("samples"), io.String.Input("filename_prefix")],
+            outputs=[],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, samples: dict, filename_prefix: str) -> io.NodeOutput:
+        folder, name, counter, subfolder, _ = folder_paths.get_save_image_path(
+            filename_prefix, folder_paths.get_output_directory()
+        )
+        file = f"{name}_{counter:05}.safetensors"
+        save_file({"samples": samples["samples"].contiguous()}, str(Path(folder) / file))
+        return io.NodeOutput(ui={"latents": [{"filename": file, "subfolder": subfolder, "type": "output"}]})
+
+
+class TestPreparedReferences(io.ComfyNode):
+    """References that are prepared already: `image.N` and `video.N`, `seen.N` of a safetensors file in input/."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TestPreparedReferences",
+            category="tests",
+            inputs=[io.String.Input("file"), io.Int.Input("length")],
+            outputs=[io.Custom("VINO_REFERENCES").Output()],
+        )
+
+    @classmethod
+    def execute(cls, file: str, length: int) -> io.NodeOutput:
+        core, types = pack_module("vino_core.media.references"), pack_module("nodes.types")
+        stored = load_file(str(Path(folder_paths.get_input_directory()) / file))
+        kinds = {kind: sum(name.startswith(f"{kind}.") for name in stored) for kind in ("image", "video")}
+        images = (core.ImageReference(stored[f"image.{i}"]) for i in range(kinds["image"]))
+        videos = (core.VideoReference(stored[f"video.{i}"], stored[f"seen.{i}"], 24.0) for i in range(kinds["video"]))
+        return io.NodeOutput(types.PreparedReferences(core.References(tuple(images), tuple(videos)), length))
+
+
+class _DiffusersVAE(torch.nn.Module):
+    """diffusers' HunyuanVideo VAE with the two methods that ComfyUI's VAE calls."""
+
+    def __init__(self, config: dict, weights: dict) -> None:
+        super().__init__()
+        from diffusers import AutoencoderKLHunyuanVideo
+
+        self.vae = AutoencoderKLHunyuanVideo(**config)
+        self.vae.load_state_dict(weights)
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self.vae.encode(pixels).latent_dist.mode()
+
+    def decode(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.vae.decode(latents).sample
+
+
+class TestReferenceVAE(io.ComfyNode):
+    """The miniature HunyuanVideo VAE of a folder of reference numbers, as a stock VAE.
+
+    ComfyUI's own loader knows this VAE in full width only, hence this way round: a stock VAE object of the same strides
+    is made from `stand_in` of models/vae, then its network is exchanged.
+    """
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="TestReferenceVAE",
+            category="tests",
+            inputs=[io.String.Input("folder"), io.String.Input("stand_in")],
+            outputs=[io.Vae.Output()],
+        )
+
+    @classmethod
+    def execute(cls, folder: str, stand_in: str) -> io.NodeOutput:
+        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("vae", stand_in)))
+        index = json.loads((Path(folder) / "pipeline_index.json").read_text())
+        weights = {name.removeprefix("vae."): value for name, value in load_file(Path(folder) / index["vae"]).items()}
+        vae.first_stage_model = _DiffusersVAE(index["vae_config"], weights).eval().requires_grad_(False)
+        vae.patcher = CoreModelPatcher(
+            vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
+        )
+        return io.NodeOutput(vae)
+
+
+class TestNodes(ComfyExtension):
+    """The nodes above."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [TestSaveLatent, TestPreparedReferences, TestReferenceVAE]
+
+
+async def comfy_entrypoint() -> TestNodes:
+    return TestNodes()
