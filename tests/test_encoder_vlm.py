@@ -16,7 +16,6 @@ from vino_core.encoder.encode import (
     BranchPrompt,
     EncodedVisual,
     append_tokens,
-    embed_prompt,
     encode_branches,
     encode_visuals,
 )
@@ -49,12 +48,17 @@ def full_pass(
 ) -> Tensor:
     """What enters the last decoder layer when everything runs at once, with a padding mask of ones."""
     plan = build_prompt(VINO, engine, text, [visual.item for visual in visuals])
-    x, injection = embed_prompt(engine, plan, visuals)
-    positions, mask = plan.positions, None if injection is None else injection.mask
+    ids = torch.tensor(plan.ids)
+    pads = (ids == 151655) | (ids == 151656)
+    x, positions = engine.model.get_input_embeddings()(ids), plan.positions
+    deepstack = None
+    if visuals:
+        x[pads] = torch.cat([visual.features.embeds for visual in visuals])
+        deepstack = [torch.cat([visual.features.deepstack[level] for visual in visuals]) for level in range(2)]
     if tokens is not None:
-        x = torch.cat([x, tokens[None]], dim=1)
+        x = torch.cat([x, tokens])
         positions = torch.cat([positions, appended_positions(positions, len(tokens))], dim=1)
-        mask = None if mask is None else torch.cat([mask, mask.new_zeros(len(tokens))])
+        pads = torch.cat([pads, pads.new_zeros(len(tokens))])
     seen: list[Tensor] = []
     language_model = engine.model.model.language_model
     hook = language_model.layers[-1].register_forward_pre_hook(
@@ -62,12 +66,12 @@ def full_pass(
     )
     try:
         language_model(
-            inputs_embeds=x,
+            inputs_embeds=x[None],
             position_ids=positions[:, None],
-            attention_mask=torch.ones(1, x.shape[1], dtype=torch.int64),
+            attention_mask=torch.ones(1, len(x), dtype=torch.int64),
             use_cache=False,
-            visual_pos_masks=None if mask is None else mask[None],
-            deepstack_visual_embeds=None if injection is None else list(injection.deepstack),
+            visual_pos_masks=pads[None] if visuals else None,
+            deepstack_visual_embeds=deepstack,
         )
     finally:
         hook.remove()
