@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         subparser = subparsers.add_parser(name, help=summary, description=summary.capitalize() + ".")
         if name == chosen:
             # Only now: a command's own imports (torch and more) take seconds that --help need not pay.
-            module = import_module(f"vino_core.commands.{name}")
+            module = import_module(f".commands.{name}", __package__)
             module.add_arguments(subparser)
             run = module.run
     options = parser.parse_args(given)

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from itertools import product
+from pathlib import Path
 from re import compile as regex
 
 from .layouts import Shape
 
+_DATA = Path(__file__).resolve().parents[1] / "data"
 _COUNT = regex(r"\{(\d+)\}")
 LISTED = 40
 """So many names of each kind are printed; a wrong file would fill the screen with thousands."""
@@ -28,7 +29,7 @@ def _expand(pattern: str) -> Iterator[str]:
 @cache
 def official_manifest(system: str) -> Mapping[str, Shape]:
     """Name -> shape of every tensor in the checkpoint published for `system` (VINO: 1,989)."""
-    packed = json.loads(files("vino_core").joinpath("data", f"manifest_{system}.json").read_text(encoding="utf-8"))
+    packed = json.loads((_DATA / f"manifest_{system}.json").read_text(encoding="utf-8"))
     return {name: tuple(shape) for pattern, shape in packed["keys"].items() for name in _expand(pattern)}
 
 

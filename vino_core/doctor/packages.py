@@ -21,7 +21,6 @@ REQUIREMENTS = (
     Requirement("torch", "2.6", "torch", "computation"),
     Requirement("numpy", "1.25", "torch", "computation"),
     Requirement("safetensors", "0.4.5", None, "weights"),
-    Requirement("einops", "0.8", None, "computation"),
     Requirement("av", "14.2", None, "video in and out"),
     Requirement("pillow", "10.1", None, "pictures in and out"),
     Requirement("tqdm", "4.66", None, "progress"),
