@@ -1,20 +1,15 @@
-"""Reading, preparing and writing pictures."""
+"""Reading pictures and fitting them to the size that suits VLM and VAE."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from ..errors import InputError
-from .output import write_aside
 from .sizing import TARGET_AREA, UNIT, best_grid, check_source
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -85,19 +80,3 @@ def letterbox(pixels: Tensor, area: int = TARGET_AREA, unit: int = UNIT) -> Tens
     canvas = Image.new("RGB", (box_width, box_height), "white")
     canvas.paste(resized, ((box_width - inner[0]) // 2, (box_height - inner[1]) // 2))
     return torch.from_numpy(np.array(canvas))
-
-
-def write_image(path: str | Path, pixels: Tensor, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write uint8 [H, W, 3] pixels as a PNG; `metadata` goes into its `comment` text chunk as JSON.
-
-    The file appears complete or not at all. Raises InputError when it cannot be written or is not called *.png.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise InputError(f"{path}: pictures are written as PNG. Choose a name that ends in .png.")
-    check_pixels(pixels, str(path))
-    chunks = PngInfo()
-    if metadata is not None:
-        chunks.add_text("comment", json.dumps(metadata))
-    with write_aside(path) as file:
-        Image.fromarray(pixels.cpu().numpy()).save(file, format="PNG", pnginfo=chunks)

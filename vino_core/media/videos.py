@@ -1,14 +1,13 @@
-"""Reading and writing clips with PyAV."""
+"""Reading clips with PyAV."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import av
 import torch
@@ -20,7 +19,6 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from ..errors import InputError
-from .output import write_aside
 from .sizing import check_source
 
 _LOG = logging.getLogger(__name__)
@@ -155,12 +153,13 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
         container = av.open(str(path))
     except (av.FFmpegError, ValueError) as error:
-        raise InputError(f"{path}: this is not a video that can be read ({error}). Export it as MP4.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path}: this is not a video that can be read ({reason}). Export it as MP4.") from error
     with container:
         # A cover picture of a sound file is a video stream too, in FFmpeg's eyes.
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
-            raise InputError(f"{path}: the file has no video, only {_kinds(container)}. Choose a file with pictures.")
+            raise InputError(f"{path}: the file has no video, it holds {_kinds(container)}. Choose another file.")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
@@ -168,7 +167,7 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 def _kinds(container: InputContainer) -> str:
     return (
         " and ".join(sorted({"a cover picture" if s.type == "video" else s.type for s in container.streams}))
-        or "nothing"
+        or "no streams"
     )
 
 
@@ -179,32 +178,9 @@ def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iter
             yield frame
             count += 1
     except av.FFmpegError as error:
-        raise InputError(f"{path}: the video is damaged after frame {count} ({error}). Export it again.") from error
-
-
-def write_video(path: str | Path, frames: Tensor, fps: float, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write uint8 [T, H, W, 3] frames as an H.264 MP4 (yuv420p, crf 12); `metadata` becomes its comment as JSON.
-
-    The file appears complete or not at all. Raises InputError when it cannot be written, is not called *.mp4, has
-    odd sides, or for an impossible frame rate.
-    """
-    path = Path(path)
-    if path.suffix.lower() != ".mp4":
-        raise InputError(f"{path}: videos are written as MP4. Choose a name that ends in .mp4.")
-    check_clip(frames, str(path))
-    if not 0 < fps <= 1000:
-        raise InputError(f"{path}: {fps} frames per second cannot be written. Choose a rate above 0 and up to 1000.")
-    height, width = frames.shape[1:3]
-    if height % 2 or width % 2:
-        raise InputError(f"{path}: {width} x {height} pixels. H.264 needs an even width and height: crop by one pixel.")
-    with write_aside(path) as file, av.open(file, "w", format="mp4") as container:
-        if metadata is not None:
-            container.metadata["comment"] = json.dumps(metadata)
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "12"})
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for pixels in frames:
-            container.mux(stream.encode(VideoFrame.from_ndarray(pixels.cpu().numpy(), format="rgb24")))
-        container.mux(stream.encode(None))
+        raise InputError(
+            f"{path}: the video is damaged after frame {count} ({error.strerror}). Export it again."
+        ) from error
 
 
 def check_clip(frames: Tensor, name: str) -> None:
