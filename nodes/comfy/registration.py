@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import comfy.latent_formats
+import comfy.lora
 import comfy.model_base
 import comfy.model_detection
 import comfy.supported_models
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ...vino_core.checkpoints.files import infer_mmdit_config
+from .lora import lora_keys
 from .model import VINO
 
 MARK = "connector_vae_branch.mlp.0.weight"
@@ -65,3 +67,4 @@ def register() -> None:
     if SupportedVINO not in comfy.supported_models.models:
         comfy.supported_models.models.insert(0, SupportedVINO)
         comfy.model_detection.detect_unet_config = detect
+        comfy.lora.model_lora_keys_unet = lora_keys
