@@ -50,7 +50,7 @@ def write_sound(path: Path, cover: bool = False) -> Path:
         if cover:
             picture = container.add_stream("png")
             picture.width = picture.height = 16
-            picture.pix_fmt, picture.disposition = "rgb24", Disposition.attached_pic
+            picture.pix_fmt, picture.disposition = "rgb24", Disposition.attached_pic.value
             container.start_encoding()
             red = av.VideoFrame.from_ndarray(np.full((16, 16, 3), 200, np.uint8), format="rgb24")
             container.mux([*picture.encode(red), *picture.encode(None)])

@@ -124,8 +124,9 @@ def test_absurd_sizes(tmp_path: Path) -> None:
         read_image(tmp_path / "bomb.png")
 
 
-def test_letterbox_centres_on_white() -> None:
-    boxed = letterbox(torch.zeros(40, 50, 3, dtype=torch.uint8), area=64 * 64)
+@pytest.mark.parametrize("size", [(61, 47), (90, 60)])
+def test_letterbox_centres_on_white(size: tuple[int, int]) -> None:
+    boxed = letterbox(torch.zeros(*size, 3, dtype=torch.uint8), area=64 * 64)
     height, width, _ = boxed.shape
     assert height % 16 == width % 16 == 0
     rows, columns = (boxed == 0).all(dim=2).nonzero().unbind(dim=1)

@@ -50,9 +50,9 @@ def best_grid(width: int, height: int, area: int = TARGET_AREA, unit: int = UNIT
             for wide in (max(unit, math.floor(columns) * unit), max(unit, math.ceil(columns) * unit)):
                 yield abs(tall * wide - area), abs(wide / tall - ratio), tall, wide
 
-    # Only the two errors are compared, so that ties go to the first candidate: fewer rows, then fewer columns.
-    best = min(candidates(), key=lambda candidate: candidate[:2])
-    return best[2], best[3]
+    # Area first, then ratio; what still ties goes to the shorter, then the narrower.
+    _, _, tall, wide = min(candidates())
+    return tall, wide
 
 
 def crop_to_unit(height: int, width: int, unit: int = UNIT) -> tuple[int, int]:
