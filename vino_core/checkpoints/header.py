@@ -48,10 +48,11 @@ class TensorInfo(NamedTuple):
 
 
 class Header(NamedTuple):
-    """Tensors by name, and the file's metadata."""
+    """Tensors by name, the file's metadata, and the byte at which each tensor begins."""
 
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
+    starts: dict[str, int]
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -103,6 +104,7 @@ def read_header(path: str | Path) -> Header:
         entries = json.loads(text)
         metadata = entries.pop("__metadata__", {})
         tensors = {name: _info(path, name, entry) for name, entry in entries.items()}
+        starts = {name: 8 + length + entry["data_offsets"][0] for name, entry in entries.items()}
         end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, InputError):
@@ -110,7 +112,7 @@ def read_header(path: str | Path) -> Header:
         raise InputError(f"{path}: its safetensors header is damaged ({error!r}). Download the file again.") from error
     if size < 8 + length + end:
         raise _truncated(path, size, 8 + length + end)
-    return Header(tensors, dict(metadata))
+    return Header(tensors, dict(metadata), starts)
 
 
 def _truncated(path: Path, size: int, wanted: int) -> InputError:

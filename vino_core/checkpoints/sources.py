@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from ..errors import InputError
 from .header import TensorInfo, read_header, require_file
 from .layouts import Shape
+from .mapping import MappedFile, Span
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "module", "model")
@@ -26,26 +27,26 @@ class SafetensorsFile:
     """One safetensors file."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         header = read_header(path)
-        self.tensors, self.metadata = header
-        self._handle: Any = None
+        self.path = path
+        self.tensors, self.metadata = header.tensors, header.metadata
+        self._starts = header.starts
+        self._mapped = MappedFile(path)
 
     def read(self, name: str) -> Tensor:
-        if self._handle is None:
-            self._handle = safe_open(self.path, framework="pt").__enter__()
-        return self._handle.get_tensor(name)
+        dtype, shape = self.tensors[name]
+        strides = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
+        return self._mapped.tensor(Span(dtype, shape, self._starts[name], prod(shape), strides, 0))
 
     def release(self) -> None:
-        if self._handle is not None:
-            self._handle.__exit__(None, None, None)
-            self._handle = None
+        self._mapped.release()
 
 
 class PickleFile:
     """One file written by `torch.save`: a mapping of names to tensors, possibly inside another mapping.
 
-    Only tensors and plain containers are unpickled; nothing in the file is executed.
+    Only tensors and plain containers are unpickled; nothing in the file is executed. torch reads the names and where
+    each tensor lies, and the weights are mapped here: torch's own mapping is refused for a file larger than memory.
     """
 
     metadata: Mapping[str, str] = {}
@@ -53,14 +54,15 @@ class PickleFile:
     def __init__(self, path: Path) -> None:
         self.path = require_file(path)
         self._check_format()
-        self._state: Mapping[str, Tensor] | None = None
-        self.tensors = {name: TensorInfo(tensor.dtype, tuple(tensor.shape)) for name, tensor in self._load().items()}
+        self._spans = {name: self._span(name, tensor) for name, tensor in self._unwrap(self._load()).items()}
+        self.tensors = {name: TensorInfo(span.dtype, span.shape) for name, span in self._spans.items()}
+        self._mapped = MappedFile(path)
 
     def read(self, name: str) -> Tensor:
-        return self._load()[name]
+        return self._mapped.tensor(self._spans[name])
 
     def release(self) -> None:
-        self._state = None
+        self._mapped.release()
 
     def _check_format(self) -> None:
         with self.path.open("rb") as file:
@@ -76,22 +78,33 @@ class PickleFile:
             )
         raise InputError(f"{self.path}: not a checkpoint: it starts with {start[:12]!r}. Download the file again.")
 
-    def _load(self) -> Mapping[str, Tensor]:
-        if self._state is None:
-            try:
-                state = torch.load(self.path, map_location="cpu", mmap=True, weights_only=True)
-            except pickle.UnpicklingError as error:
-                raise InputError(
-                    f"{self.path}: holds Python objects besides tensors and is not loaded, because loading them would "
-                    "run code from the file. Save its state_dict alone."
-                ) from error
-            except (RuntimeError, EOFError, OSError) as error:
-                raise InputError(
-                    f"{self.path}: truncated or damaged ({self.path.stat().st_size:,} bytes; "
-                    f"{str(error).splitlines()[0]}). Download or copy it again."
-                ) from error
-            self._state = self._unwrap(state)
-        return self._state
+    def _load(self) -> Any:
+        # Imported here because it takes half a second, which a start of ComfyUI should not pay.
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        try:
+            with FakeTensorMode():
+                return torch.load(self.path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"{self.path}: holds Python objects besides tensors and is not loaded, because loading them would "
+                "run code from the file. Save its state_dict alone."
+            ) from error
+        except (RuntimeError, EOFError, OSError) as error:
+            raise InputError(
+                f"{self.path}: truncated or damaged ({self.path.stat().st_size:,} bytes; "
+                f"{str(error).splitlines()[0]}). Download or copy it again."
+            ) from error
+
+    def _span(self, name: str, tensor: Tensor) -> Span:
+        storage = tensor.untyped_storage()
+        start = getattr(storage, "_checkpoint_offset", None)
+        if start is None:
+            raise InputError(f"torch {torch.__version__} cannot tell where {name} lies in {self.path}. Use torch 2.7.")
+        if start + storage.nbytes() > self.path.stat().st_size:
+            raise InputError(f"{self.path}: {name} lies beyond the end of the file. Download or copy it again.")
+        elements = storage.nbytes() // tensor.element_size()
+        return Span(tensor.dtype, tuple(tensor.shape), start, elements, tensor.stride(), int(tensor.storage_offset()))
 
     def _unwrap(self, state: Any) -> Mapping[str, Tensor]:
         while isinstance(state, Mapping):
@@ -110,7 +123,7 @@ class PickleFile:
                 f"{self.path}: {len(other)} entries are not tensors: {', '.join(other[:10])}. "
                 "Save the model's state_dict alone."
             )
-        return {str(name): tensor.detach() for name, tensor in state.items()}
+        return {str(name): tensor for name, tensor in state.items()}
 
 
 File = SafetensorsFile | PickleFile
