@@ -39,8 +39,8 @@ VELOCITIES = {"v_pos": Branch.POSITIVE, "v_uncond": Branch.NEGATIVE, "v_uncond_i
 def reference_pipeline(folder: Path) -> Pipeline:
     """A pipeline of the folder's miniature weights."""
     engine, weights, encoder_index = reference_engine(folder)
-    index = json.loads((folder / "transformer_index.json").read_text())
-    model = build(config_of(index["config"]), load(folder / index["weights"]))
+    dimensions = json.loads((folder / "transformer_index.json").read_text())["config"]
+    model = build(config_of(dimensions), load(folder / json.loads((folder / INDEX).read_text())["transformer"]))
     for connector in reference_connectors(weights, encoder_index["config"]).values():
         model.add_module(connector.config.name, connector)
     tokens = weights["mm_encoder.metaquery"]

@@ -152,6 +152,7 @@ class _Generator:
 
     def make(self, task: Task) -> Path:
         """Generate one item; return the file. Its sidecar is written last, so that it vouches for the file."""
+        from torch import __version__ as torch_version
         from tqdm import tqdm
 
         from ..media.output import write_image, write_text, write_video
@@ -170,6 +171,8 @@ class _Generator:
             "file": file.name,
             "asked": _asked(task, self.arguments),
             "settings": settings,
+            "files": {name: str(getattr(self.arguments, name)) for name in ("model", "tokens", "text_encoder", "vae")},
+            "machine": {"device": str(self.pipeline.device), "dtype": self.arguments.dtype, "torch": torch_version},
             "seconds": round(time.perf_counter() - started, 2),
         }
         write_text(file.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False))
