@@ -6,6 +6,7 @@ of dtype and device. Every forward takes the attention to use, see `Attention`.
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 from typing import Any, TypedDict
 
@@ -43,7 +44,7 @@ def timestep_embedding(t: Tensor, width: int = 256) -> Tensor:
     """Cosines, then sines, of `t` [B] at `width / 2` frequencies from 1 down to 1/10,000. Float32 [B, width]."""
     half = width // 2
     exponents = -torch.arange(half, dtype=torch.float32, device=t.device) / half
-    angles = t.float()[:, None] * torch.exp(exponents * torch.log(torch.tensor(10000.0)).item())
+    angles = t.float()[:, None] * torch.exp(exponents * math.log(10000.0))
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
