@@ -51,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist already")
     parser.add_argument("--back", action="store_true", help="from model and tokens file to the official layout")
     parser.add_argument(
-        "--vlm", type=Path, help="with --back: copy the weights of this Qwen3-VL folder into the checkpoint too"
+        "--vlm",
+        type=Path,
+        help="with --back: copy the weights of this Qwen3-VL folder too, so that no published name is missing",
     )
 
 

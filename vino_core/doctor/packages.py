@@ -18,7 +18,7 @@ class Requirement:
 
 
 REQUIREMENTS = (
-    Requirement("torch", "2.6", "torch", "computation"),
+    Requirement("torch", "2.7", "torch", "computation"),
     Requirement("numpy", "1.25", "torch", "computation"),
     Requirement("safetensors", "0.4.5", None, "weights"),
     Requirement("av", "14.2", None, "video in and out"),
@@ -59,7 +59,8 @@ def check_packages() -> list[PackageState]:
         found = _installed(requirement.name)
         remedy = None
         if found is None or release(found) < release(requirement.floor):
-            extra = f"[{requirement.extra}]" if requirement.extra else ""
-            remedy = f"pip install --upgrade 'vino{extra}' (or '{requirement.name}>={requirement.floor}')"
+            remedy = f"pip install '{requirement.name}>={requirement.floor}'"
+            if requirement.extra:
+                remedy += f", or '.[{requirement.extra}]' in this project's folder"
         states.append(PackageState(requirement.name, found, requirement.floor, requirement.purpose, remedy))
     return states
