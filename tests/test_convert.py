@@ -232,7 +232,7 @@ def test_full_disk_on_the_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_room_is_checked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = writing.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(writing.shutil, "disk_usage", lambda _: usage)
-    with pytest.raises(InputError, match="GB are needed and 0.00 GB are free"):
+    with pytest.raises(InputError, match="MB are needed and 0.0 MB are free"):
         convert_miniature(tmp_path)
     assert written(tmp_path / "models") == []
 

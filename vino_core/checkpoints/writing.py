@@ -75,7 +75,7 @@ def written_aside(paths: Sequence[Path], sizes: Sequence[int], overwrite: bool =
         free = shutil.disk_usage(paths[0].parent).free
     if free < sum(sizes):
         raise InputError(
-            f"{paths[0].parent}: {sum(sizes) / 1e9:.2f} GB are needed and {free / 1e9:.2f} GB are free. "
+            f"{paths[0].parent}: {sum(sizes) / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free. "
             "Free some space or choose another folder."
         )
     try:
