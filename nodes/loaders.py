@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..vino_core.checkpoints.files import load_tokens, open_model
 from ..vino_core.checkpoints.header import read_header
-from .comfy.registration import MARK
+from .comfy.registration import CONFIG, MARK
 from .comfy.text_encoder import load_text_encoder
 from .types import TokensType
 
@@ -57,9 +57,10 @@ class VINOModelLoader(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
         names = read_header(path).tensors
-        quantised = any(name.endswith((".comfy_quant", ".scale_weight", ".weight_scale")) for name in names)
-        if not (quantised and any(name.endswith(MARK) for name in names)):
-            open_model(path)  # names and shapes; those of quantised layers are ComfyUI's to judge
+        # Names and shapes of what ComfyUI saved or quantised itself are its own to judge.
+        own = any(name.endswith((".comfy_quant", ".scale_weight", ".weight_scale", CONFIG)) for name in names)
+        if not (own and any(name.endswith(MARK) for name in names)):
+            open_model(path)
         return io.NodeOutput(comfy.sd.load_diffusion_model(path, model_options=dict(_WEIGHT_DTYPES[weight_dtype])))
 
 

@@ -25,6 +25,9 @@ from .model import VINO
 MARK = "connector_vae_branch.mlp.0.weight"
 """A weight that only VINO has."""
 
+CONFIG = "vino_config"
+"""The model's config as JSON text in bytes, in files that ComfyUI's own nodes saved."""
+
 
 class SupportedVINO(comfy.supported_models_base.BASE):
     """VINO in ComfyUI's list of supported models."""
@@ -43,6 +46,15 @@ class SupportedVINO(comfy.supported_models_base.BASE):
     def inpaint_model(self) -> bool:
         return False
 
+    def process_unet_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in state_dict.items() if name != CONFIG}
+
+    def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
+        """ComfyUI's saving nodes write no metadata of ours, so the dimensions go along as a tensor."""
+        text = self.unet_config["config"].to_json()
+        config = torch.tensor(list(text.encode()), dtype=torch.uint8)
+        return super().process_unet_state_dict_for_saving({**state_dict, CONFIG: config})
+
 
 def detect(
     weights: Mapping[str, Tensor], prefix: str, metadata: Mapping[str, str] | None = None
@@ -56,6 +68,8 @@ def detect(
         for name, tensor in weights.items()
         if name.startswith(prefix)
     }
+    if prefix + CONFIG in weights:
+        metadata = {"config": bytes(weights[prefix + CONFIG].tolist()).decode()}
     return {"image_model": "vino", "config": infer_mmdit_config(shapes, metadata)}
 
 
