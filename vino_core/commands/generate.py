@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError
-from ..systems import SYSTEMS, get_system
+from ..systems import SYSTEMS, expect_system, get_system
 from ..systems.base import System
 from ..tasks import Task, get_preset, load_tasks, preset_name, target_size
 

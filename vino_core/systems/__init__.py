@@ -14,3 +14,9 @@ def get_system(name: str) -> System:
     if name not in SYSTEMS:
         raise InputError(f"System '{name}' is unknown. Known systems: {', '.join(SYSTEMS)}.")
     return SYSTEMS[name]
+
+
+def expect_system(found: str, wanted: System, source: object) -> None:
+    """Raise InputError when `source` was made for the system `found` and not for `wanted`."""
+    if found != wanted.name:
+        raise InputError(f"{source}: made for {found}, not {wanted.name}. Choose the system {found}, or another file.")
