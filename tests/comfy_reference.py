@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
 from parity_groups import load
 from parity_groups.mm_encoder import PREFIX, model_config
 from parity_groups.transformer import config_of
 from parity_groups.weights import native_from_official
-from safetensors.torch import save_file
-from torch import Tensor
-
 from vino_core.checkpoints.files import model_metadata, tokens_metadata
 from vino_core.config import ConnectorConfig, MMDiTConfig
 
@@ -63,7 +63,7 @@ def tokens(reference: Path) -> Tensor:
 
 
 def write_reference_weights(reference: Path, models: Path) -> None:
-    """Write all three files under the ComfyUI models folder `models`. The VAE has no such form: core fixes its width."""
+    """Write all three files under the ComfyUI models folder `models`. The VAE has none: core fixes its width."""
     files = {
         MODEL: model(reference),
         TEXT_ENCODER: text_encoder(reference),

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from comfy_inprocess import pack
 from comfy_reference import MODEL, TEXT_ENCODER, tokens, write_reference_weights
-from parity_groups import case_tensors, load
-from parity_groups.pipeline import INDEX, reference_request
 from paths import GOLDENS
 from torch import Tensor
+
+from parity_groups import case_tensors, load
+from parity_groups.pipeline import INDEX, reference_request
 
 ENTRIES: dict[str, dict[str, Any]] = json.loads((GOLDENS / INDEX).read_text())["cases"]
 SCALE = 0.476986

@@ -10,14 +10,14 @@ import comfy_runs
 import pytest
 import torch
 from comfy_inprocess import pack
-from comfy_reference import model_config_of
 from comfy_reference import model as reference_weights
+from comfy_reference import model_config_of
 from comfy_runs import case, model_file
-from parity_groups.weights import native_from_official, official_from_native
 from paths import GOLDENS
 from safetensors.torch import save_file
 from torch import Tensor
 
+from parity_groups.weights import native_from_official, official_from_native
 from vino_core.checkpoints.lora import lora_targets
 
 STEPS = 2

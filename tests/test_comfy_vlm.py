@@ -12,9 +12,10 @@ import pytest
 import torch
 from comfy_inprocess import pack
 from comfy_reference import TEXT_ENCODER, text_encoder
-from parity_groups import load, mm_encoder
 from paths import GOLDENS
 from safetensors.torch import save_file
+
+from parity_groups import load, mm_encoder
 
 
 @pytest.fixture(scope="module")
