@@ -133,10 +133,7 @@ class _Generator:
         dtype = getattr(torch, arguments.dtype)
         home = "cpu" if arguments.offload else device
         model, made_for = load_mmdit(arguments.model, dtype, home)
-        if made_for != system.name:
-            raise InputError(
-                f"{arguments.model}: a model of {made_for}, not of {system.name}. Use --system {made_for}."
-            )
+        expect_system(made_for, system, arguments.model)
         vae = VAE.load(arguments.vae, dtype=dtype, device=home)
         if arguments.vae_tiling:
             vae.enable_tiling()
