@@ -146,7 +146,15 @@ class ComfyServer:
 
     @property
     def models(self) -> Path:
+        """Where the server looks for models."""
         return self.base / "models"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server. Raises RuntimeError when it is not running."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
+        return self._process.pid
 
     @property
     def folders(self) -> dict[str, Path]:
@@ -172,6 +180,8 @@ class ComfyServer:
         command += ["--base-directory", str(self.base), "--database-url", f"sqlite:///{self.base}/user/comfyui.db"]
         # The default cache empties itself when memory is short: tests of caching would depend on the machine.
         command += ["--disable-auto-launch", "--disable-api-nodes", "--cache-classic", "--preview-method", "latent2rgb"]
+        # What ComfyUI uses on GPUs; its choice for CPUs is ten times slower at the lengths of real references.
+        command += ["--use-pytorch-cross-attention"]
         with open(self.log_path, "wb") as log:
             self._process = subprocess.Popen(
                 [self.python, __file__, *command],
@@ -316,11 +326,12 @@ class ComfyServer:
         sent = (m["data"] for m in list(self.messages) if m.get("type") == kind)
         return [data for data in sent if data.get("prompt_id") == prompt_id]
 
-    def wait_for_progress(self, prompt_id: str, timeout: float = 120.0) -> dict[str, Any]:
-        """Wait until a node of the prompt reports its first finished step; that message's data."""
+    def wait_for_progress(self, prompt_id: str, node: str, timeout: float = 120.0) -> dict[str, Any]:
+        """Wait until `node` reports its first finished step; that message's data."""
 
         def first() -> dict[str, Any] | None:
-            return next((data for data in self.events(prompt_id, "progress") if data["value"] >= 1), None)
+            steps = (data for data in self.events(prompt_id, "progress") if data["node"] == node)
+            return next((data for data in steps if data["value"] >= 1), None)
 
         return self._poll(first, timeout, f"progress of prompt {prompt_id}")
 
