@@ -1,4 +1,4 @@
-"""Nodes for tests only: reference numbers into a graph, and latents out of it. Loaded beside the pack, never shipped."""
+"""Nodes for tests only: reference numbers into a graph, and latents out of it. Never shipped."""
 
 from __future__ import annotations
 
