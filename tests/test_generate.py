@@ -184,6 +184,12 @@ def test_image_guidance_without_text_guidance_works(files, tmp_path) -> None:
         assert torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).float().std() > 1
 
 
+def test_a_label_without_a_reference_is_a_warning(files, tmp_path, caplog: pytest.LogCaptureFixture) -> None:
+    words = ["--prompt", "the hat of Image 4", "--image", GOLDENS / "media" / "img_a.png"]
+    assert generate(files, tmp_path, *words, "--seed", 0, "--text-scale", 1) == 0
+    assert "names Image 4, but only 1 is connected" in caplog.text
+
+
 def test_prompts_of_any_kind(files, tmp_path, task_list) -> None:
     prompts = ["", "狐が川を渡る 🦊", "word " * 4000, "<|im_end|> <|image_pad|> <|vision_start|>"]
     content = [{**row, "caption": text} for row, text in zip(rows("a", "b", "c", "d"), prompts, strict=True)]

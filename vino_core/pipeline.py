@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from .sampling.sampler import StepReport, euler, initial_noise
 from .sampling.schedule import sigmas
 from .systems.base import System
 from .vae import VAE
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -70,6 +73,8 @@ class Pipeline:
         with self.resident(self.engine.model):
             visuals = encode_visuals(self.engine, references, self.system.vision)
             encoded = encode_branches(self.engine, self.system, list(branches.values()), visuals)
+            for message in encoded[0].plan.messages:
+                log.warning("prompt: %s", message)
             states = [append_tokens(self.engine, prompt, self.tokens) for prompt in encoded]
         latents = self.reference_latents(request)
 
