@@ -52,6 +52,15 @@ def test_a_folder_loads_in_bfloat16(folder: Path) -> None:
     assert not any(parameter.requires_grad for parameter in engine.model.parameters())
 
 
+def test_rotary_frequencies_stay_in_float32(folder: Path) -> None:
+    made = engine_from_state(CONFIG, random_state(), qwen_tokenizer(), dtype=torch.bfloat16)
+    for engine in (made, load_engine(folder)):
+        frequencies = [buffer for name, buffer in engine.model.named_buffers() if "inv_freq" in name]
+        assert len(frequencies) >= 2  # text and vision
+        assert all(buffer.dtype == torch.float32 for buffer in frequencies)
+        assert all(parameter.dtype == torch.bfloat16 for parameter in engine.model.parameters())
+
+
 def test_a_folder_without_a_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no config.json.*hf download"):
         load_engine(tmp_path / "nowhere")

@@ -191,7 +191,7 @@ def engine_from_state(
     transformers = _transformers()
     _check_model_type(config.get("model_type", "qwen3_vl"), "Text encoder config")
     built = transformers.Qwen3VLConfig(**{key: value for key, value in config.items() if key != "model_type"})
-    model = transformers.Qwen3VLForConditionalGeneration(built).to(dtype)
+    model = transformers.Qwen3VLForConditionalGeneration(built)
     own = model.state_dict()
     tied = {"lm_head.weight"} if built.tie_word_embeddings else set()
     _check_keys(own.keys() - state.keys() - tied, state.keys() - own.keys(), "Text encoder weights")
@@ -206,6 +206,9 @@ def engine_from_state(
             "Use the config that belongs to the weights."
         )
     model.load_state_dict(dict(state), strict=False)
+    model.to(dtype)
+    for parameter in ():
+        parameter.data = parameter.data.to(dtype)
     return TransformersEngine(model.to(device), tokenizer)
 
 
