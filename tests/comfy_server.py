@@ -135,8 +135,8 @@ class ComfyServer:
     def _prepare(self, pack: bool, stubs: bool) -> None:
         for name in ("models", "input", "output", "temp", "user/default", "custom_nodes"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
-        # Without this setting the frontend opens a tutorial over the canvas.
-        settings = {"Comfy.TutorialCompleted": True, "Comfy.Workflow.WarnBlueprintOverwrite": False}
+        # No tutorial over the canvas; and drawn without a GPU, 60 frames a second would take a processor core.
+        settings = {"Comfy.TutorialCompleted": True, "LiteGraph.Canvas.MaximumFps": 5}
         (self.base / "user/default/comfy.settings.json").write_text(json.dumps(settings))
         packs = [(pack, PACK_NAME, ROOT), (stubs, "test_stubs", STUBS)]
         for wanted, name, source in packs:
@@ -312,6 +312,12 @@ class ComfyServer:
         seconds = (ended["timestamp"] - events["execution_start"]["timestamp"]) / 1000
         cached = events.get("execution_cached", {}).get("nodes", [])
         return Result(prompt_id, entry["outputs"], list(cached), seconds, self.folders)
+
+    def next_prompt(self, known: set[str], timeout: float = 300.0) -> str:
+        """Wait until a prompt that another client queued has ended; its id, which is not among `known`."""
+        return self._poll(
+            lambda: next(iter(set(self.get("/history")) - known), None), timeout, "a prompt from elsewhere"
+        )
 
     def run(self, graph: Graph, timeout: float = 300.0) -> Result:
         """Queue and wait."""

@@ -62,12 +62,25 @@ _LOOK_AT = """([left, top, width, height]) => {
     app.canvas.setDirty(true, true)
 }"""
 
+_SET_WIDGETS = """([type, values]) => {
+    for (const node of app.graph.nodes.filter(node => node.type === type)) {
+        for (const [name, value] of values) {
+            const widget = node.widgets?.find(widget => widget.name === name)
+            if (!widget) continue
+            widget.value = value
+            widget.callback?.(value)
+        }
+    }
+}"""
+
 _PROBLEMS = """() => app.graph.nodes.flatMap(node => {
     const found = []
     if (!LiteGraph.registered_node_types[node.type]) found.push(`${node.title}: no node ${node.type}`)
     if (node.has_errors) found.push(`${node.title}: marked red`)
     return found
 })"""
+
+_DIALOGS = ".p-dialog:visible, [role=alertdialog]:visible"
 
 
 def find_chromium() -> str | None:
@@ -132,9 +145,18 @@ class Frontend:
         """The graph on the canvas in API format, as Run would send it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
 
+    def set_widgets(self, class_type: str, values: dict[str, Any]) -> None:
+        """Set widgets of every node of a type, in order, as if the user had; a node without such a widget is left."""
+        self.page.evaluate(_SET_WIDGETS, [class_type, list(values.items())])
+
+    def run(self) -> None:
+        """Press Run (the first of two buttons of that name; the other opens its menu)."""
+        self.page.get_by_role("button", name="Run", exact=True).first.click()
+
     def problems(self) -> list[str]:
-        """Unknown nodes, nodes marked red, and errors of the page, in words."""
-        return [*self.page.evaluate(_PROBLEMS), *self.errors]
+        """Unknown nodes, nodes marked red, dialogs in the way, and errors of the page, in words."""
+        dialogs = (f"dialog: {text}" for text in self.page.locator(_DIALOGS).all_inner_texts())
+        return [*self.page.evaluate(_PROBLEMS), *dialogs, *self.errors]
 
     def picture(self, path: Path, width: int = 1920) -> None:
         """Save the whole graph as a JPEG of `width` pixels, without the panels around the canvas."""

@@ -184,8 +184,8 @@ def _sampler(flow: Workflow, task: Task, model: Output, conditions: list[Output]
     settings = task.settings
     scales = {"text_scale": settings.text_scale, "image_scale": settings.image_scale}
     branches = dict(zip(("positive", "negative", "negative_image"), conditions, strict=True))
-    if settings.image_scale <= 1:
-        # The third branch has no weight at this scale: leaving its wire out keeps the picture simple.
+    if not task.images:
+        # Without images there is nothing that the third branch could leave out.
         del branches["negative_image"]
     if not task.separate_sampler:
         inputs = {"model": model, **branches, "latent_image": latent, "seed": 0, "steps": settings.steps}

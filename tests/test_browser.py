@@ -1,0 +1,65 @@
+"""Every shipped workflow in ComfyUI's own frontend, in a headless Chromium: it opens whole, and Run succeeds."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfy_server import ComfyServer, Graph
+from server_graphs import HEIGHT, LENGTH, NAMES, SMALL, WIDTH, WORKFLOWS, node_id, shipped
+from server_media import assert_alive, read_saved
+from workflows.frontend import Frontend, find_chromium, frontend
+
+REASON = os.environ.get("VINO_SKIP_BROWSER") or (None if find_chromium() else "no Chromium on PATH")
+
+pytestmark = pytest.mark.skipif(REASON is not None, reason=f"browser tests: {REASON}")
+
+
+@pytest.fixture(scope="module")
+def browser(server: ComfyServer) -> Iterator[Frontend]:
+    with frontend(server.url) as page:
+        yield page
+
+
+def comparable(graph: Graph) -> dict[str, tuple[str, dict]]:
+    """Types and inputs by node id, without what only the frontend adds: widgets at defaults, titles."""
+    return {name: (node["class_type"], node["inputs"]) for name, node in graph.items()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_opens_and_runs(server: ComfyServer, browser: Frontend, tmp_path: Path, name: str) -> None:
+    browser.load(json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))
+    assert browser.problems() == []
+
+    shown = comparable(browser.api())
+    for node, (class_type, inputs) in comparable(shipped(name)).items():
+        assert shown[node][0] == class_type
+        assert shown[node][1] | inputs == shown[node][1], "UI and API files differ"
+
+    for class_type, values in SMALL.items():
+        browser.set_widgets(class_type, values)
+    size = {"size": "custom", "size.width": WIDTH, "size.height": HEIGHT}
+    length = 1 if "SaveImage" in (class_type for class_type, _ in shown.values()) else LENGTH
+    browser.set_widgets("VINOReferences", {**size, "length": length})
+
+    known = set(server.get("/history"))
+    browser.run()
+    result = server.wait(server.next_prompt(known))
+    browser.page.wait_for_timeout(500)
+    browser.page.screenshot(path=str(tmp_path / f"{name}.png"))
+    assert browser.problems() == []
+    (file,) = result.files(node_id(shipped(name), "SaveImage", "SaveVideo"))
+    saved = read_saved(file)
+    assert saved.size == (WIDTH, HEIGHT)
+    assert len(saved.frames) == length
+    assert_alive(saved)
+
+
+def test_templates_are_listed_with_pictures(server: ComfyServer, browser: Frontend) -> None:
+    listed = server.get("/workflow_templates")["vino"]
+    assert sorted(listed) == NAMES
+    for name in NAMES:
+        assert browser.page.request.get(f"{server.url}/api/workflow_templates/vino/{name}.jpg").ok
