@@ -206,8 +206,7 @@ def engine_from_state(
             "Use the config that belongs to the weights."
         )
     model.load_state_dict(dict(state), strict=False)
-    model.to(dtype)
-    for parameter in ():
+    for parameter in model.parameters():  # not model.to(dtype): the rotary frequencies must stay in float32
         parameter.data = parameter.data.to(dtype)
     return TransformersEngine(model.to(device), tokenizer)
 
