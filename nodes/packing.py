@@ -10,6 +10,7 @@ from ..vino_core.errors import InputError
 from ..vino_core.systems import get_system
 from .comfy.conditioning import ABSENT, REFERENCES
 from .comfy.guider import check_finite
+from .comfy.vae import encode
 from .types import PreparedReferences, ReferencesType
 
 VINO = get_system("vino")
@@ -53,7 +54,7 @@ class VINOReferenceLatents(io.ComfyNode):
 def _encode(vae: io.Vae.Type, pixels: Tensor) -> Tensor:
     """Unscaled latents [1, 16, t, h, w] of uint8 [T, H, W, 3]. Raises InputError for a VAE of another kind."""
     frames, height, width, _ = pixels.shape
-    latents = vae.encode(pixels.to(torch.float32) / 255)
+    latents = encode(vae, pixels.to(torch.float32) / 255)
     expected = (1, VINO.latent_channels, *VINO.latent_grid(frames, height, width))
     if tuple(latents.shape) != expected:
         raise InputError(
