@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
-
 import comfy.model_management
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from torch import Tensor
 
 from ..vino_core.branches import branch_prompts
@@ -14,11 +12,11 @@ from ..vino_core.media.references import References
 from ..vino_core.sampling.guidance import Branch
 from ..vino_core.systems import get_system
 from ..vino_core.tasks import get_preset, preset_name
+from .comfy.messages import show
 from .comfy.vlm import open_engine
 from .types import Context, ContextType, EncodedBranch, PreparedReferences, ReferencesType
 
 VINO = get_system("vino")
-log = logging.getLogger(__name__)
 
 
 class VINOEncoder(io.ComfyNode):
@@ -81,6 +79,7 @@ class VINOEncoder(io.ComfyNode):
                 ),
             ],
             outputs=[ContextType.Output(display_name="context", tooltip="For VINO Learnable Tokens.")],
+            hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
@@ -110,10 +109,7 @@ class VINOEncoder(io.ComfyNode):
             },
             repeats_negative=Branch.NEGATIVE_IMAGE not in branches and image_scale > 1,
         )
-        messages = encoded[0].plan.messages
-        for message in messages:
-            log.warning("VINO Interleaved Encoder: %s", message)
-        return io.NodeOutput(context, ui=ui.PreviewText("\n".join(messages)) if messages else None)
+        return io.NodeOutput(context, ui=show("VINO Interleaved Encoder", encoded[0].plan.messages, cls.hidden))
 
 
 def expected_tokens(references: References) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from ...vino_core.systems import get_system
 from .conditioning import ABSENT, BOUNDARIES
 
 Options = dict[str, Any]
+log = logging.getLogger(__name__)
 
 
 class DiffusionModel(MMDiT):
@@ -172,8 +174,7 @@ class VINO(comfy.model_base.HunyuanVideo):
                 "incomplete: convert the official checkpoint again with `vino convert`."
             )
         if unexpected:
-            raise InputError(
-                f"VINO model: the file holds {len(unexpected)} weights that do not belong to the model, "
-                f"{unexpected[0]} among them. Convert the official checkpoint again with `vino convert`."
+            log.warning(
+                "VINO model: ignored %d weights that do not belong to it, %s first", len(unexpected), unexpected[0]
             )
         return self
