@@ -1,0 +1,60 @@
+"""One training example, and where examples come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+TASKS = (
+    "t2i",
+    "t2v",
+    "i2v",
+    "ti2v",
+    "ti2i",
+    "ti2i_baseimg",
+    "tv2v",
+    "tiv2v",
+    "tiv2v_clone",
+    "tiv2v_camclone",
+    "reconstruct_image",
+    "select_image",
+)
+"""Every task of training: those of generation, and the two proxies of stages 1 and 2 (VINO paper section 2.3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """Inputs, instruction and result. Pixels are uint8 RGB, 0..255.
+
+    `target` [T, H, W, 3] with T = 4n + 1, 1 for a picture. `images` [H, W, 3] each and `videos` [T, H, W, 3] each are
+    the references in prompt order, images first, as the prompt's "Image 1" and "Video 1" count them. `fps` is the rate
+    of the target and of the videos. `base_image`: the last image is the one to edit.
+    """
+
+    id: str
+    task: str
+    prompt: str
+    target: Tensor
+    images: tuple[Tensor, ...] = ()
+    videos: tuple[Tensor, ...] = ()
+    fps: float = 24.0
+    base_image: bool = False
+
+
+class ExampleSource(Protocol):
+    """Examples of one task by number. Each is a function of its number alone: any worker, any order, any rank."""
+
+    @property
+    def name(self) -> str:
+        """The task, one of TASKS."""
+        ...
+
+    def __len__(self) -> int | None:
+        """How many examples there are, None for an endless source: ask `source.__len__()`, since `len` takes no None."""
+        ...
+
+    def example(self, index: int) -> Example:
+        """Example number `index`, 0 or more and below the length."""
+        ...
