@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import comfy.sd
@@ -10,7 +11,8 @@ import torch
 from comfy_api.latest import io
 
 from ..vino_core.checkpoints.files import load_tokens, open_model
-from ..vino_core.checkpoints.header import read_header
+from ..vino_core.checkpoints.header import FP8, TensorInfo, read_header
+from ..vino_core.errors import InputError
 from .comfy.registration import CONFIG, MARK
 from .comfy.text_encoder import load_text_encoder
 from .types import TokensType
@@ -28,6 +30,18 @@ def _file_input(name: str, folder: str, what: str) -> io.Input:
     return io.Combo.Input(
         name, options=folder_paths.get_filename_list(folder), tooltip=f"{what} It is looked for in models/{folder}."
     )
+
+
+def _check_scales(file: str, tensors: Mapping[str, TensorInfo]) -> None:
+    """Raise InputError for fp8 weights whose scales are lost: they would load as noise."""
+    for name, info in tensors.items():
+        layer = name.removesuffix(".weight")
+        scales = (f"{layer}.weight_scale", f"{layer}.scale_weight")
+        if layer != name and info.dtype in FP8 and not any(scale in tensors for scale in scales):
+            raise InputError(
+                f"model_name '{file}': {name} is fp8 and has no scale, so its values cannot be restored. Use a "
+                "scaled fp8 file, or a bf16 file with weight_dtype fp8_e4m3fn."
+            )
 
 
 class VINOModelLoader(io.ComfyNode):
@@ -57,6 +71,7 @@ class VINOModelLoader(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
         names = read_header(path).tensors
+        _check_scales(model_name, names)
         # Names and shapes of what ComfyUI saved or quantised itself are its own to judge.
         own = any(name.endswith((".comfy_quant", ".scale_weight", ".weight_scale", CONFIG)) for name in names)
         if not (own and any(name.endswith(MARK) for name in names)):

@@ -9,7 +9,9 @@ import pytest
 import torch
 from comfy_inprocess import pack
 from comfy_reference import TOKENS
+from comfy_reference import model as reference_weights
 from comfy_runs import model_file, nodes
+from paths import GOLDENS
 from safetensors.torch import load_file, save_file
 
 
@@ -71,6 +73,33 @@ def test_a_model_with_a_misshapen_tensor_is_refused(files: Path) -> None:
         save_file(tensors, files / "bent.safetensors", file.metadata())
     with pytest.raises(error(), match=r"do not fit(.|\n)*single_blocks\.0\.linear2\.weight"):
         load_model("bent.safetensors")
+
+
+def quantised() -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The reference model with its blocks in scaled fp8, as ComfyUI's users share models."""
+    tensors, metadata = reference_weights(GOLDENS)
+    small: dict[str, torch.Tensor] = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for name, tensor in tensors.items():
+        small[name] = tensor.contiguous()
+        if "_blocks." in name and name.endswith(".weight") and tensor.ndim == 2:
+            scale = tensor.abs().max() / 448
+            small[name] = (tensor / scale).to(torch.float8_e4m3fn)
+            small[f"{name.removesuffix('.weight')}.scale_weight"] = scale.reshape(1)
+    return small, metadata
+
+
+def test_scaled_fp8_loads_and_lost_scales_are_refused(files: Path) -> None:
+    tensors, metadata = quantised()
+    save_file(tensors, files / "fp8.safetensors", metadata)
+    # Nodes run in inference mode; ComfyUI cannot move a quantised layer into it later.
+    with torch.inference_mode():
+        model = load_model("fp8.safetensors").model
+    assert type(model).__name__ == "VINO" and model.model_config.quant_config is not None
+
+    del tensors["single_blocks.0.linear1.scale_weight"]
+    save_file(tensors, files / "lost.safetensors", metadata)
+    with pytest.raises(error(), match=r"single_blocks\.0\.linear1\.weight is fp8 and has no scale"):
+        load_model("lost.safetensors")
 
 
 def test_a_truncated_model_is_refused(files: Path) -> None:
