@@ -13,9 +13,18 @@ from workflows.tasks import workflows
 
 from vino_core.media.sizing import best_grid, crop_to_unit, fit_area
 
-MEDIA = media_sets()
-# These have the nodes of vino_edit_video_with_reference, which runs at full size.
-SMALL_TARGET = {"vino_clone_camera", "vino_clone_motion"}
+ON_PUBLISHED_MEDIA = (
+    "vino_edit_image",
+    "vino_edit_image_with_reference",
+    "vino_references_to_video",
+    "vino_edit_video",
+    "vino_edit_video_with_reference",
+)
+CASES = [(name, "") for name in NAMES]
+CASES += [(name, media) for media in media_sets()[1:] for name in ON_PUBLISHED_MEDIA]
+
+# A clip at full size takes most of the time here: each of these has the nodes of another that runs at full size.
+SMALL_TARGET = {("vino_clone_camera", ""), ("vino_clone_motion", ""), ("vino_edit_video", "real_")}
 
 
 def expected_size(server: ComfyServer, graph: Graph) -> tuple[int, int]:
@@ -59,24 +68,9 @@ def run_and_check(server: ComfyServer, graph: Graph) -> None:
     assert sorted(again.cached) == sorted(graph), "an unchanged graph ran again"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_shipped_workflow_runs(server: ComfyServer, name: str) -> None:
-    run_and_check(server, small(shipped(name), small_target=name in SMALL_TARGET))
-
-
-@pytest.mark.parametrize("media", MEDIA[1:])
-@pytest.mark.parametrize(
-    "name",
-    [
-        "vino_edit_image",
-        "vino_edit_image_with_reference",
-        "vino_references_to_video",
-        "vino_edit_video",
-        "vino_edit_video_with_reference",
-    ],
-)
-def test_published_media(server: ComfyServer, name: str, media: str) -> None:
-    run_and_check(server, small(shipped(name), media, small_target=name == "vino_edit_video"))
+@pytest.mark.parametrize(("name", "media"), CASES)
+def test_shipped_workflow_runs(server: ComfyServer, name: str, media: str) -> None:
+    run_and_check(server, small(shipped(name), media, small_target=(name, media) in SMALL_TARGET))
 
 
 def test_api_files_are_those_of_the_descriptions() -> None:
