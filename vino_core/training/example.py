@@ -52,7 +52,7 @@ class ExampleSource(Protocol):
         ...
 
     def __len__(self) -> int | None:
-        """How many examples there are, None for an endless source: ask `source.__len__()`, since `len` takes no None."""
+        """How many examples there are; None when endless: ask `source.__len__()`, since `len` takes no None."""
         ...
 
     def example(self, index: int) -> Example:
