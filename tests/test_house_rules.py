@@ -27,7 +27,7 @@ EVERYTHING = [*SHIPPED, *(p for folder in ("tests", "tools", "benchmarks") for p
 
 COMFY = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "latent_preview"}
 COMFY |= {"node_helpers", "nodes", "server"}
-LAZY = {"accelerate", "diffusers", "peft", "tensorboard", "transformers", "webdataset"}
+LAZY = {"accelerate", "deepspeed", "diffusers", "peft", "ray", "tensorboard", "transformers", "webdataset", "yaml"}
 NETWORK = {"aiohttp", "ftplib", "http", "huggingface_hub", "pip", "requests", "socket", "subprocess", "urllib"}
 MATHEMATICS = {"addmm", "baddbmm", "bmm", "conv2d", "conv3d", "einsum", "fft", "interpolate", "layer_norm", "linear"}
 MATHEMATICS |= {"matmul", "mm", "scaled_dot_product_attention", "softmax"}

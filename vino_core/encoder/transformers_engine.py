@@ -105,7 +105,7 @@ def _run(language_model: nn.Module, x: Tensor, positions: Tensor, visual: Visual
     order = torch.arange(seen, seen + x.shape[1], device=x.device)
     injection = {}
     if visual is not None:
-        injection["visual_pos_masks"] = visual.mask.to(x.device)[None]
+        injection["visual_pos_masks"] = visual.mask.to(x.device).expand(x.shape[0], -1)
         injection["deepstack_visual_embeds"] = list(visual.deepstack)
     output = language_model(
         inputs_embeds=x,
