@@ -127,6 +127,8 @@ class Frontend:
     def draw(self, flow: Workflow) -> dict[str, Any]:
         """Show `flow` with its layout, groups and note, as a user sees it after opening; the UI-format workflow."""
         self.load_api(flow.api(), flow.name)
+        for node in flow.nodes():
+            self.set_widgets(node.type, node.frontend)
         # Nodes with dynamic inputs take their final size only when they are opened from a saved workflow.
         self.load(self.workflow())
         layout = arrange(flow, self.page.evaluate(_SIZES))

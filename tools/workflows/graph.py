@@ -21,13 +21,15 @@ class Output:
 
 @dataclass(frozen=True)
 class Node:
-    """One node. `node[0]` is its first output; `height` stretches nodes that hold long text or show a picture."""
+    """One node. `node[0]` is its first output; `height` stretches nodes that hold long text or show a picture;
+    `frontend` holds values of widgets that only the frontend has."""
 
     id: str
     type: str
     title: str | None
     inputs: dict[str, Any]
     height: int | None
+    frontend: dict[str, Any]
 
     def __getitem__(self, slot: int) -> Output:
         return Output(self.id, slot)
@@ -58,10 +60,17 @@ class Workflow:
         self.groups.append(Group(title, colour, width))
         yield
 
-    def add(self, type_: str, inputs: dict[str, Any], title: str | None = None, height: int | None = None) -> Node:
+    def add(
+        self,
+        type_: str,
+        inputs: dict[str, Any],
+        title: str | None = None,
+        height: int | None = None,
+        frontend: dict[str, Any] | None = None,
+    ) -> Node:
         """Add a node to the current group; input values that are `Output` become links."""
         number = sum(len(group.nodes) for group in self.groups) + 1
-        node = Node(str(number), type_, title, inputs, height)
+        node = Node(str(number), type_, title, inputs, height, frontend or {})
         self.groups[-1].nodes.append(node)
         return node
 

@@ -189,13 +189,13 @@ def _sampler(flow: Workflow, task: Task, model: Output, conditions: list[Output]
         del branches["negative_image"]
     if not task.separate_sampler:
         inputs = {"model": model, **branches, "latent_image": latent, "seed": 0, "steps": settings.steps}
-        return flow.add("VINOSampler", {**inputs, "shift": settings.shift, **scales, "denoise": 1.0})[0]
+        return flow.add("VINOSampler", {**inputs, "shift": settings.shift, **scales, "denoise": 1.0}, height=480)[0]
     guider = flow.add("VINODualCFGGuider", {"model": model, **branches, **scales})
     noise = flow.add("RandomNoise", {"noise_seed": 0})
     sampler = flow.add("KSamplerSelect", {"sampler_name": "euler"})
     sigmas = flow.add("VINOScheduler", {"steps": settings.steps, "shift": settings.shift, "denoise": 1.0})
     parts = {"noise": noise[0], "guider": guider[0], "sampler": sampler[0], "sigmas": sigmas[0]}
-    return flow.add("SamplerCustomAdvanced", {**parts, "latent_image": latent})[0]
+    return flow.add("SamplerCustomAdvanced", {**parts, "latent_image": latent}, height=320)[0]
 
 
 def _save(flow: Workflow, task: Task, samples: Output, vae: Output) -> Node:
@@ -236,7 +236,10 @@ def build(task: Task) -> Workflow:
         prompt = flow.add("PrimitiveStringMultiline", {"value": task.prompt}, "Prompt", height=180)
         if task.understand:
             rewriter = {"clip": clip[0], "references": references[0], "prompt": prompt[0]}
-            prompt = flow.add("VINOPromptRewriter", {**rewriter, "max_new_tokens": 256, "temperature": 0.0, "seed": 0})
+            options = {"max_new_tokens": 256, "temperature": 0.0, "seed": 0}
+            # At temperature 0 another seed changes nothing but would run the text encoder again.
+            fixed = {"control_after_generate": "fixed"}
+            prompt = flow.add("VINOPromptRewriter", {**rewriter, **options}, frontend=fixed)
             flow.add("PreviewAny", {"source": prompt[0]}, "What it understood", height=180)
 
     with flow.group("Conditioning", "#a1309b", width=340):
