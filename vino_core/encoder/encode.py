@@ -127,7 +127,9 @@ def encode_branches(
 
 
 def append_tokens(engine: VLMEngine, encoded: EncodedPrompt, tokens: Tensor) -> Tensor:
-    """States [1, n + q, hidden_size] of a prompt and `tokens` [q, hidden_size] behind it. Gradients flow to `tokens`.
+    """States [B, n + q, hidden_size] of a prompt and `tokens` [q, hidden_size] behind it. Gradients flow to `tokens`.
+
+    B is 1, or the number of prompts of one layout that were decoded together.
 
     Raises InputError when the tokens have another width than the text encoder.
     """
@@ -138,7 +140,7 @@ def append_tokens(engine: VLMEngine, encoded: EncodedPrompt, tokens: Tensor) -> 
         )
     if tokens.shape[0] == 0:
         return encoded.states
-    x = tokens.to(encoded.states)[None]
+    x = tokens.to(encoded.states).expand(encoded.states.shape[0], -1, -1)
     positions = appended_positions(encoded.plan.positions, tokens.shape[0])
     states, _ = engine.decode(x, positions, past=encoded.cache)
     return torch.cat([encoded.states, states], dim=1)

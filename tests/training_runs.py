@@ -1,0 +1,115 @@
+"""A miniature run for the training tests: random networks of a few thousand weights and pictures made from numbers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tiny_vlm import HIDDEN, tiny_engine
+
+from vino_core.systems import get_system
+from vino_core.systems.base import PixelLimits
+from vino_core.training import draws
+from vino_core.training.config import Fresh, RunConfig
+from vino_core.training.example import Example
+from vino_core.training.parts import Parts, fresh_config, fresh_mmdit, fresh_tokens
+from vino_core.training.typed import build
+from vino_core.vae import VAE
+
+FRESH = {
+    "hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single": 1, "depth_refiner": 1, "text_dim": 24,
+    "rope_axes": [4, 6, 6],
+}  # fmt: skip
+IMAGES = {"ti2i": 1, "ti2v": 2, "reconstruct_image": 1, "select_image": 3, "tiv2v": 1}
+VIDEOS = {"tv2v": 1, "tiv2v": 1}
+
+
+class Numbers:
+    """Examples of one task whose pixels are noise of their number; `bad` ones cannot be used, `nan` ones are broken."""
+
+    def __init__(self, task: str, size: int = 32, length: int | None = None, bad: tuple[int, ...] = ()) -> None:
+        self.name, self.size, self.length, self.bad = task, size, length, bad
+        self.asked: list[int] = []
+
+    def __len__(self) -> int | None:
+        return self.length
+
+    def example(self, index: int) -> Example:
+        from vino_core.errors import InputError
+
+        self.asked.append(index)
+        if index in self.bad:
+            raise InputError(f"{self.name}-{index}: damaged")
+        generator = draws.tensors(index, self.name)
+        frames = 5 if self.name.endswith("v") else 1
+
+        def pixels(*shape: int) -> torch.Tensor:
+            return torch.randint(0, 256, (*shape, self.size, self.size, 3), generator=generator, dtype=torch.uint8)
+
+        return Example(
+            id=f"{self.name}-{index}",
+            task=self.name,
+            prompt=f"number {index % 7}",
+            target=pixels(frames),
+            images=tuple(pixels() for _ in range(IMAGES.get(self.name, 0))),
+            videos=tuple(pixels(5) for _ in range(VIDEOS.get(self.name, 0))),
+        )
+
+
+def config(out: Path, **changes: Any) -> RunConfig:
+    """A short run of stage 2 in float32 without checkpointing; `changes` replace whole groups or single values."""
+    values: dict[str, Any] = {
+        "out": str(out),
+        "stage": 2,
+        "any_order": True,
+        "steps": 4,
+        "train": ["connectors", "tokens", "mmdit"],
+        "files": {"text_encoder": "-", "vae": "-"},
+        "fresh": FRESH,
+        "tokens": 4,
+        "optimizer": {"learning_rate": 1e-3},
+        "flow": {"shift": 3},
+        "data": {"tasks": {name: {"weight": 1, "source": "toy"} for name in ("t2i", "ti2i")}, "area": 1024,
+                 "frames": 5, "workers": 0},
+        "parallel": {"dtype": "float32", "checkpointing": False, "device": "cpu", "timeout": 60},
+        "watch": {"tensorboard": False, "progress": False, "peak_tflops": 1.0},
+        "save": {"every": 2, "keep": 2},
+    }  # fmt: skip
+    for name, value in changes.items():
+        both = isinstance(value, dict) and isinstance(values.get(name), dict)
+        values[name] = {**values[name], **value} if both else value
+    return build(RunConfig, values)
+
+
+def tasks(*names: str, **settings: Any) -> dict[str, Any]:
+    """`data.tasks` with equal weights."""
+    return {name: {"weight": 1, "source": "toy", **settings} for name in names}
+
+
+def parts(run: RunConfig) -> Parts:
+    """Networks for `run`: the same for the same seed. Pictures are shown small to the VLM."""
+    from diffusers import AutoencoderKLHunyuanVideo
+
+    system = get_system(run.system)
+    small = PixelLimits(32, 1024, 4096)
+    vision = replace(system.vision, image_first=small, image_second=small, video_first=small,
+                     video_second=PixelLimits(32, 1024, 65536))  # fmt: skip
+    system = replace(system, vision=vision)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
+    fresh = build(Fresh, FRESH)
+    mmdit = fresh_mmdit(fresh_config(fresh, system, HIDDEN), system, run.seed)
+    with torch.no_grad():  # what starts at zero would hide most gradients
+        for name, parameter in mmdit.named_parameters():
+            if not parameter.any():
+                noise = torch.randn(parameter.shape, generator=draws.tensors(1, name))
+                parameter.copy_(0.05 * noise)
+    tokens = None if run.stage == 0 else fresh_tokens(run.tokens or 4, HIDDEN, run.seed)
+    return Parts(system, tiny_engine(), VAE(vae), mmdit, tokens)
+
+
+def sources(run: RunConfig, **options: Any) -> dict[str, Numbers]:
+    return {name: Numbers(name, **options) for name in run.data.tasks}

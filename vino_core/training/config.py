@@ -1,0 +1,307 @@
+"""A run is one typed config: a YAML file under `configs/`, and `--set name=value` on top."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..errors import InputError
+from ..media.sizing import check_frames
+from ..systems import get_system
+from .example import TASKS
+from .typed import build
+
+Part = Literal["mmdit", "connectors", "tokens", "plain_text"]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a run starts. `model` has MMDiT and connectors; `base` an MMDiT alone (HunyuanVideo T2V)."""
+
+    text_encoder: str
+    vae: str
+    model: str | None = None
+    base: str | None = None
+    tokens: str | None = None
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """Dimensions of a model that starts from random weights; see MMDiTConfig."""
+
+    hidden_size: int
+    num_heads: int
+    depth: int
+    depth_single: int
+    depth_refiner: int
+    text_dim: int
+    rope_axes: tuple[int, int, int]
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW and its rate: linear warm-up over `warmup` steps, constant, then linear to zero over the last `decay`."""
+
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.01
+    eps: float = 1e-8
+    clip: float = 1.0
+    warmup: int = 0
+    decay: int = 0
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Noise levels: `shifted(t, shift)` with t uniform, or the logistic function of a normal variable."""
+
+    shift: float
+    time: Literal["uniform", "logit_normal"] = "uniform"
+    mean: float = 0.0
+    std: float = 1.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the mixture, drawn in proportion to `weight`, and where its examples come from.
+
+    `source`: "toy" (the procedural world), "folder" or "shards" (at `path`). `frames` limits the target and the
+    reference clips, `images` the number of reference pictures; examples with more are skipped and listed.
+    `validation`: path of held-out examples of the same kind; the toy world holds out its own.
+    """
+
+    weight: float
+    source: Literal["toy", "folder", "shards"] = "folder"
+    path: str | None = None
+    frames: int | None = None
+    images: int | None = None
+    batch: int | None = None
+    validation: str | None = None
+
+
+@dataclass(frozen=True)
+class Data:
+    """`area`: pixels of a frame; `frames`: longest clip; `batch`: examples per process and pass; `dropout`: chance per
+    modality that a condition is left out; `max_tokens`: longest packed sequence, to which clips are shortened;
+    `workers`: threads that read ahead."""
+
+    tasks: dict[str, Task]
+    area: int
+    frames: int = 1
+    unit: int = 16
+    batch: int = 1
+    dropout: float = 0.1
+    max_tokens: int | None = None
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class Parallel:
+    """`mode` matters with several processes: "ddp" copies everything; "zero2" shards gradients, optimizer and EMA;
+    "fsdp2" shards the weights too; "deepspeed" leaves ZeRO-2 to DeepSpeed. `timeout` in seconds is how long a process
+    waits for the others before it gives up."""
+
+    mode: Literal["ddp", "zero2", "fsdp2", "deepspeed"] = "ddp"
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    checkpointing: bool = True
+    accumulation: int = 1
+    timeout: float = 600.0
+    device: Literal["auto", "cpu"] = "auto"
+
+
+@dataclass(frozen=True)
+class Save:
+    """A checkpoint every `every` steps and at the end; the last `keep` stay."""
+
+    every: int = 500
+    keep: int = 3
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A sample drawn while training: always the same noise."""
+
+    prompt: str
+    width: int
+    height: int
+    frames: int = 1
+    steps: int = 20
+    text_scale: float = 5.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is written while a run goes on, each every so many steps (0: never). `peak_tflops` is what MFU is measured
+    against; None measures a matrix product at the start."""
+
+    log: int = 1
+    tensorboard: bool = True
+    progress: bool = True
+    preview: int = 0
+    previews: tuple[Preview, ...] = ()
+    validate: int = 0
+    validation_examples: int = 16
+    peak_tflops: float | None = None
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank updates of every matrix whose name ends with one of `targets`."""
+
+    rank: int = 16
+    alpha: float = 16.0
+    dropout: float = 0.0
+    targets: tuple[str, ...] = (
+        "img_attn.qkv", "img_attn.proj", "txt_attn.qkv", "txt_attn.proj", "img_mlp.0", "img_mlp.2",
+        "txt_mlp.0", "txt_mlp.2", "linear1", "linear2", "connector.mlp.0", "connector.mlp.2",
+        "connector_vae_branch.mlp.0", "connector_vae_branch.mlp.2",
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that a run is. `stage` 0 trains the text-to-video base, 1 to 3 are those of VINO paper section 2.3,
+    None is a fine-tuning. `tokens`: how many learnable tokens a run starts with that has no file of them."""
+
+    out: str
+    stage: int | None
+    steps: int
+    train: tuple[Part, ...]
+    files: Files
+    optimizer: Optimizer
+    flow: Flow
+    data: Data
+    system: str = "vino"
+    fresh: Fresh | None = None
+    tokens: int | None = None
+    seed: int = 0
+    ema: float | None = None
+    any_order: bool = False
+    parallel: Parallel = field(default_factory=Parallel)
+    save: Save = field(default_factory=Save)
+    watch: Watch = field(default_factory=Watch)
+    lora: Lora | None = None
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the numbers of a run, as plain values; a resume must keep them."""
+        values = json.loads(json.dumps(asdict(self)))
+        for name in ("out", "steps", "save", "watch", "files"):
+            del values[name]
+        for name in ("timeout", "device"):
+            del values["parallel"][name]
+        del values["data"]["workers"]
+        if self.optimizer.decay:
+            values["steps"] = self.steps
+        return values
+
+
+def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
+    """The config in a YAML file with changes such as `optimizer.learning_rate=1e-4`.
+
+    Raises InputError for a missing or unreadable file and for unknown, ill-typed or contradictory settings.
+    """
+    import yaml
+
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such config. Shipped ones are in the folder configs.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as YAML ({error}).") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: must hold settings (name: value).")
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals:
+            raise InputError(f"--set {change}: write it as name=value, for example optimizer.learning_rate=1e-4.")
+        *groups, last = name.split(".")
+        target = values
+        for group in groups:
+            if target.get(group) is None:
+                target[group] = {}
+            target = target[group]
+            if not isinstance(target, dict):
+                raise InputError(f"--set {change}: '{group}' is not a group of settings.")
+        target[last] = yaml.safe_load(text)
+    return build(RunConfig, values, str(path))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise InputError(message)
+
+
+def _check(run: RunConfig) -> None:
+    get_system(run.system)
+    data, optimizer = run.data, run.optimizer
+    _require(run.stage in (None, 0, 1, 2, 3), f"stage is {run.stage}; use 0, 1, 2, 3, or null for a fine-tuning.")
+    _require(run.steps >= 1, f"steps is {run.steps}; at least 1 is needed.")
+    _require(0 <= run.seed < 2**63, f"seed is {run.seed}; it must lie between 0 and 2^63 - 1.")
+    _require(bool(run.train), "train is empty; name at least one of mmdit, connectors, tokens, plain_text.")
+    _require(len(set(run.train)) == len(run.train), f"train is {list(run.train)}; a name occurs twice.")
+    _require(run.ema is None or 0 < run.ema < 1, f"ema is {run.ema}; it must lie between 0 and 1, or be null for none.")
+    starts = [name for name, value in (("files.model", run.files.model), ("files.base", run.files.base)) if value]
+    starts += ["fresh"] if run.fresh else []
+    _require(len(starts) == 1, f"a run starts from one of files.model, files.base, fresh; given: {starts or 'none'}.")
+    _require(not (run.tokens is not None and run.files.tokens), "tokens and files.tokens contradict: choose one.")
+    _require((run.stage == 0) == ("plain_text" in run.train), "train: plain_text belongs to stage 0 and only there.")
+    if run.stage == 0:
+        _require(set(run.train) == {"mmdit", "plain_text"}, "stage 0 trains mmdit and plain_text, nothing else.")
+        _require(run.tokens is None and not run.files.tokens, "stage 0 has no learnable tokens: leave them out.")
+        _require(set(data.tasks) <= {"t2i", "t2v"}, "stage 0 has no references: its tasks are t2i and t2v.")
+    _require(optimizer.learning_rate > 0, f"optimizer.learning_rate is {optimizer.learning_rate}; it must be above 0.")
+    _require(
+        all(0 <= beta < 1 for beta in optimizer.betas), f"optimizer.betas is {optimizer.betas}; use 0..1, below 1."
+    )
+    _require(optimizer.weight_decay >= 0 and optimizer.eps > 0, "optimizer: weight_decay is 0 or more, eps above 0.")
+    _require(optimizer.clip > 0, f"optimizer.clip is {optimizer.clip}; it must be above 0.")
+    _require(
+        optimizer.warmup >= 0 and optimizer.decay >= 0 and optimizer.warmup + optimizer.decay <= run.steps,
+        f"optimizer: warmup {optimizer.warmup} and decay {optimizer.decay} do not fit into {run.steps} steps.",
+    )
+    _require(run.flow.shift > 0 and run.flow.std > 0, "flow: shift and std must be above 0.")
+    _check_data(data)
+    parallel = run.parallel
+    _require(parallel.accumulation >= 1, f"parallel.accumulation is {parallel.accumulation}; at least 1 is needed.")
+    _require(parallel.timeout > 0, f"parallel.timeout is {parallel.timeout} seconds; it must be above 0.")
+    _require(run.save.every >= 1 and run.save.keep >= 1, "save: every and keep are 1 or more.")
+    watch = run.watch
+    _require(watch.log >= 1, f"watch.log is {watch.log}; it must be 1 or more.")
+    _require(not watch.preview or bool(watch.previews), "watch.preview is on, but watch.previews names no prompt.")
+    _require(not watch.validate or watch.validation_examples >= 1, "watch.validation_examples must be 1 or more.")
+    _require(not (watch.preview and run.stage == 0), "watch.preview: stage 0 has no prompt encoder to preview with.")
+    if run.lora is not None:
+        _require(run.stage is None, "lora is a fine-tuning: set stage to null.")
+        _require("mmdit" not in run.train and "connectors" not in run.train,
+                 "lora keeps the MMDiT and the connectors frozen: train may name tokens only.")  # fmt: skip
+        _require(run.lora.rank >= 1 and run.lora.alpha > 0, "lora: rank is 1 or more, alpha above 0.")
+        _require(0 <= run.lora.dropout < 1, f"lora.dropout is {run.lora.dropout}; it must lie in 0..1.")
+
+
+def _check_data(data: Data) -> None:
+    _require(bool(data.tasks), "data.tasks is empty; name at least one task.")
+    unknown = sorted(set(data.tasks) - set(TASKS))
+    _require(not unknown, f"data.tasks: {', '.join(unknown)} unknown. Known: {', '.join(TASKS)}.")
+    _require(any(task.weight > 0 for task in data.tasks.values()), "data.tasks: no task has a weight above 0.")
+    for name, task in data.tasks.items():
+        _require(task.weight >= 0, f"data.tasks.{name}.weight is {task.weight}; it must be 0 or more.")
+        needs = "takes no" if task.source == "toy" else "needs a"
+        _require((task.source == "toy") == (task.path is None), f"data.tasks.{name}: {task.source} {needs} path.")
+        _require(task.batch is None or task.batch >= 1, f"data.tasks.{name}.batch is {task.batch}; use 1 or more.")
+        if task.frames is not None:
+            check_frames(task.frames)
+    check_frames(data.frames)
+    _require(data.unit >= 1, f"data.unit is {data.unit}; it must be 1 or more.")
+    _require(data.area >= data.unit**2, f"data.area is {data.area} pixels; at least {data.unit**2} are needed.")
+    _require(data.batch >= 1, f"data.batch is {data.batch}; at least 1 is needed.")
+    _require(data.workers >= 0, f"data.workers is {data.workers}; it must be 0 or more.")
+    _require(0 <= data.dropout < 1, f"data.dropout is {data.dropout}; it must lie in 0..1 (0.1 is usual).")

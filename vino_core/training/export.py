@@ -1,0 +1,78 @@
+"""The result of a run as the files that inference takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..checkpoints.files import model_metadata, save_tokens
+from ..checkpoints.header import TensorInfo
+from ..checkpoints.writing import Plan, write_safetensors
+from .config import RunConfig
+from .ema import EMA
+from .lora import save_lora
+from .network import Network
+from .team import Team, local
+
+MODEL = "model.safetensors"
+TOKENS = "tokens.safetensors"
+LORA = "lora.safetensors"
+
+
+def export(run: RunConfig, network: Network, ema: EMA | None, team: Team, folder: Path) -> list[Path]:
+    """Write model (or LoRA) and tokens under `folder`, the averaged weights where there are any.
+
+    All processes must call; the first one writes. The metadata names the stage, which the next stage looks at.
+    """
+    value = _reader(network, ema, team)
+    parameters = dict(network.named_parameters())
+    written = []
+    error: Exception | None = None
+    mmdit = {
+        name: value(name) for name in parameters if name.startswith("mmdit.") and (run.lora is None or "lora_" in name)
+    }
+    tokens = value("tokens") if network.tokens is not None else None
+    if team.first:
+        try:
+            written = _write(run, network, mmdit, tokens, folder)
+        except Exception as problem:  # told to the other processes, then raised
+            error = problem
+    team.agree(error)
+    return written
+
+
+def _reader(network: Network, ema: EMA | None, team: Team) -> Callable[[str], Tensor]:
+    parameters = dict(network.named_parameters())
+
+    def value(name: str) -> Tensor:
+        if ema is not None and name in ema.parameters:
+            return ema.whole(name).cpu()
+        parameter = parameters[name].detach()
+        return team.whole(parameter, local(parameter)).cpu()
+
+    return value
+
+
+def _write(
+    run: RunConfig, network: Network, mmdit: dict[str, Tensor], tokens: Tensor | None, folder: Path
+) -> list[Path]:
+    written = []
+    weights = {name.removeprefix("mmdit."): tensor for name, tensor in mmdit.items()}
+    if run.lora is not None:
+        save_lora(folder / LORA, weights, run.lora, run.system, overwrite=True)
+        written.append(folder / LORA)
+    else:
+        dtype = getattr(torch, run.parallel.dtype)
+        infos = {name: TensorInfo(dtype, tuple(tensor.shape)) for name, tensor in weights.items()}
+        metadata = model_metadata(run.system, network.mmdit.config)
+        if run.stage is not None:
+            metadata["stage"] = str(run.stage)
+        write_safetensors([Plan(folder / MODEL, infos, lambda name: [weights[name]], metadata)], overwrite=True)
+        written.append(folder / MODEL)
+    if tokens is not None:
+        save_tokens(folder / TOKENS, tokens, run.system, overwrite=True)
+        written.append(folder / TOKENS)
+    return written

@@ -1,0 +1,102 @@
+"""The examples of a step: by number, so that what a run reads depends on seed and step and not on who reads it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from . import draws
+from .example import Example, ExampleSource
+from .prepare import Prepared
+
+log = logging.getLogger(__name__)
+_TRIES = 50
+"""Examples in a row that may be unusable before the data counts as broken."""
+
+Prepare = Callable[[Example, int, int], Prepared]
+"""(example, step, number of the sample in the step's whole batch) -> the sample."""
+
+
+class Feed:
+    """Samples for any step. `positions` counts, per task, the examples that all processes have taken together.
+
+    A finite source is walked through in a new order each epoch. An example that cannot be used is replaced by another,
+    and written with its reason to `skipped_file`.
+    """
+
+    def __init__(
+        self,
+        sources: Mapping[str, ExampleSource],
+        prepare: Prepare,
+        seed: int,
+        workers: int = 0,
+        skipped_file: Path | None = None,
+    ) -> None:
+        self.sources, self.prepare, self.seed = sources, prepare, seed
+        self.positions: dict[str, int] = dict.fromkeys(sources, 0)
+        self.skipped: dict[tuple[str, int], str] = {}
+        self._skipped_file = skipped_file
+        self._pool = ThreadPoolExecutor(workers, "examples") if workers else None
+        self._ahead: dict[tuple[str, int, int, int], Future[Prepared]] = {}
+        for name, source in sources.items():
+            if source.__len__() == 0:
+                raise InputError(f"data.tasks.{name}: there are no examples. Check its path with `vino data check`.")
+
+    def take(self, task: str, step: int, numbers: Sequence[int]) -> list[Prepared]:
+        """The samples with these numbers of step `step`'s whole batch. Raises InputError when the data is broken."""
+        keys = [(task, self.positions[task], step, number) for number in numbers]
+        return [self._ahead.pop(key).result() if key in self._ahead else self._sample(*key) for key in keys]
+
+    def advance(self, task: str, count: int) -> None:
+        """Note that a step took `count` examples, over all processes."""
+        self.positions[task] += count
+
+    def read_ahead(self, task: str, step: int, numbers: Sequence[int]) -> None:
+        """Start preparing what `take` will be asked for next."""
+        if self._pool is not None:
+            keys = [(task, self.positions[task], step, number) for number in numbers]
+            self._ahead.update({key: self._pool.submit(self._sample, *key) for key in keys if key not in self._ahead})
+
+    def close(self) -> None:
+        """Stop reading ahead."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _sample(self, task: str, position: int, step: int, number: int) -> Prepared:
+        place = position + number
+        reason = ""
+        for attempt in range(_TRIES):
+            index = self._index(task, place, attempt)
+            try:
+                return self.prepare(self.sources[task].example(index), step, number)
+            except InputError as error:
+                reason = str(error)
+                self._note(task, index, reason)
+        raise InputError(f"data.tasks.{task}: {_TRIES} examples in a row cannot be used, the last because: {reason}")
+
+    def _index(self, task: str, place: int, attempt: int) -> int:
+        length = self.sources[task].__len__()
+        if attempt:
+            return int(draws.numbers(self.seed, "spare", task, place, attempt).integers(length or 2**40))
+        return place if length is None else int(_order(self.seed, task, place // length, length)[place % length])
+
+    def _note(self, task: str, index: int, reason: str) -> None:
+        if (task, index) in self.skipped:
+            return
+        self.skipped[task, index] = reason
+        log.warning("skipped: %s, example %d: %s", task, index, reason)
+        if self._skipped_file is not None:
+            with self._skipped_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"task": task, "index": index, "reason": reason}) + "\n")
+
+
+@lru_cache(maxsize=64)
+def _order(seed: int, task: str, epoch: int, length: int) -> np.ndarray:
+    return draws.numbers(seed, "order", task, epoch).permutation(length)

@@ -1,0 +1,57 @@
+"""How many floating-point operations a pass takes, and how many a machine can do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..mmdit.model import MMDiT
+
+TRAINING = 3
+"""A step costs the forward pass once more for each of the two gradients; recomputed activations do not count."""
+
+
+def forward_flops(model: MMDiT, text: int, visual: int) -> float:
+    """Operations of one sample's forward pass through the MMDiT, of which `text` and `visual` tokens are in the blocks.
+
+    Two per weight and token, and four per pair of tokens, channel and block for attention.
+    """
+
+    def weights(*parts: torch.nn.Module) -> int:
+        return sum(p.numel() for part in parts for p in part.parameters() if p.ndim > 1)
+
+    flops = 2.0 * text * weights(model.txt_in)
+    flops += 2.0 * visual * weights(model.img_in, model.final_layer)
+    for block in model.double_blocks:
+        flops += 2.0 * visual * weights(block.img_attn, block.img_mlp) + 2.0 * text * weights(
+            block.txt_attn, block.txt_mlp
+        )
+    flops += 2.0 * (text + visual) * sum(weights(block.linear1, block.linear2) for block in model.single_blocks)
+    blocks = len(model.double_blocks) + len(model.single_blocks)
+    return flops + 4.0 * blocks * model.config.hidden_size * (text + visual) ** 2
+
+
+def visual_tokens(model: MMDiT, references: Sequence[Tensor], target: Tensor) -> int:
+    """Length of the packed sequence."""
+    return model.layout([model.grid(reference) for reference in references], model.grid(target)).tokens
+
+
+@torch.no_grad()
+def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product here: what MFU is measured against."""
+    size, repeats = (8192, 10) if device.type == "cuda" else (1024, 3)
+    a = torch.ones(size, size, device=device, dtype=dtype)
+
+    def run() -> float:
+        started = time.perf_counter()
+        for _ in range(repeats):
+            a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return 2.0 * size**3 * repeats / (time.perf_counter() - started)
+
+    run()
+    return max(run() for _ in range(3))

@@ -1,0 +1,271 @@
+"""The training loop: what one step does, and everything around it (VINO paper sections 2.3 and 3.1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..pipeline import Pipeline
+from . import draws
+from .conditioning import encode_plain, encode_samples
+from .config import RunConfig
+from .dropout import draw_dropped
+from .ema import EMA
+from .example import Example, ExampleSource
+from .export import export
+from .feed import Feed
+from .flops import TRAINING, forward_flops, measured_peak, visual_tokens
+from .lora import add_lora
+from .loss import draw_sigma, noised, velocity_loss
+from .metrics import Metrics
+from .mixture import task_of_step
+from .network import Network, PlainText
+from .optimizer import clip_gradients, make_optimizer, rate
+from .parts import Parts
+from .prepare import Prepared, prepare
+from .previews import previews, write_preview
+from .stages import choose_trainable, parts_of
+from .state import Checkpoints, TrainState, fingerprint
+from .team import Team, others_alive
+from .validation import validation_losses
+
+Sources = Mapping[str, ExampleSource]
+Report = Callable[[int, int, Mapping[str, Any]], None]
+"""Called on every process after each step with (steps done, steps in all, its record); may raise to stop the run."""
+
+
+def build_network(run: RunConfig, parts: Parts) -> Network:
+    """The trained half of the run's steps, with gradients for what the run trains and nothing else."""
+    plain = None
+    if run.stage == 0:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(run.seed)
+            plain = PlainText(parts.mmdit.config.text_dim)
+    tokens = None if parts.tokens is None else parts.tokens
+    if run.lora is not None:
+        add_lora(parts.mmdit, run.lora, run.seed)
+    network = Network(parts.mmdit, parts.system, parts.engine, tokens, plain, run.parallel.checkpointing)
+    choose_trainable(network, (*run.train, "lora") if run.lora is not None else run.train)
+    return network
+
+
+class Trainer:
+    """A run: made from its config, its networks and its data, at its last checkpoint if it has one."""
+
+    def __init__(
+        self, run: RunConfig, parts: Parts, sources: Sources, team: Team, validation: Sources | None = None
+    ) -> None:
+        missing = sorted(set(run.data.tasks) - set(sources))
+        if missing:
+            raise InputError(f"no examples for {', '.join(missing)}. Give data.tasks.{missing[0]} a source.")
+        self.run, self.parts, self.team, self.validation = run, parts, team, validation or {}
+        self.out = Path(run.out)
+        self.network = build_network(run, parts).to(team.device)
+        frozen = fingerprint(self.network)
+        self.module_parts = parts_of(self.network)
+        self.module = team.spread(self.network)
+        torch.manual_seed(run.seed + team.rank)  # for what has no generator of its own: LoRA's dropout
+        parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
+        ema = None if run.ema is None else EMA(parameters, run.ema, team)
+        self.state = TrainState(parameters, make_optimizer(parameters, run.optimizer), ema)
+        skipped = self.out / f"skipped_{team.rank:05d}.jsonl"
+        self.out.mkdir(parents=True, exist_ok=True)
+        weights = {name: task.weight for name, task in run.data.tasks.items() if task.weight > 0}
+        self.weights = weights
+        self.feed = Feed({name: sources[name] for name in weights}, self._prepare, run.seed, run.data.workers, skipped)
+        self.checkpoints = Checkpoints(self.out / "checkpoints", run.save.keep, run.identity(), frozen, team)
+        found = self.checkpoints.last()
+        if found is not None:
+            self.checkpoints.restore(self.state, found)
+            self.feed.positions.update(self.state.positions or {})
+        self.peak = 0.0
+
+    def train(self, report: Report | None = None) -> list[Path]:
+        """Run to the last step; returns the files of the result. Raises InputError when the run cannot go on."""
+        run, state = self.run, self.state
+        metrics = Metrics(self.out if self.team.first else None, run.watch, run.steps, state.step)
+        dtype = getattr(torch, run.parallel.dtype)
+        peak = run.watch.peak_tflops
+        self.peak = peak * 1e12 if peak else measured_peak(self.team.device, dtype)
+        try:
+            with others_alive(self.team):
+                while state.step < run.steps:
+                    record, scalars = self._step(state.step + 1)
+                    metrics.step(state.step, record, scalars)
+                    self._watch(metrics)
+                    if state.step % run.save.every == 0 or state.step == run.steps:
+                        state.positions = dict(self.feed.positions)
+                        self.checkpoints.save(state)
+                    if report is not None:
+                        report(state.step, run.steps, record)
+                return export(run, self.network, state.ema, self.team, self.out / "export")
+        finally:
+            metrics.close()
+            self.feed.close()
+
+    def _numbers(self, task: str, micro: int) -> range:
+        """This process's samples of one pass, by their number in the step's whole batch."""
+        batch = self._batch(task)
+        first = (micro * self.team.size + self.team.rank) * batch
+        return range(first, first + batch)
+
+    def _batch(self, task: str) -> int:
+        return self.run.data.tasks[task].batch or self.run.data.batch
+
+    def _prepare(self, example: Example, step: int, number: int) -> Prepared:
+        run = self.run
+        dropped = draw_dropped(run.data.dropout, run.seed, step, number, len(example.images))
+        return prepare(example, dropped, run.data, self.parts.system)
+
+    def _losses(self, samples: Sequence[Prepared], sigmas: Sequence[Tensor], purpose: str, first: int) -> Tensor:
+        """Loss [B] of each sample at its noise level; the noise depends on seed, purpose and the sample's number."""
+        device, parts = self.team.device, self.parts
+        if self.run.stage == 0:
+            groups = encode_plain(parts.engine, parts.vae, samples, device)
+        else:
+            groups = encode_samples(parts.engine, parts.vae, parts.system, samples, device)
+        noises, levels = [], []
+        for group in groups:
+            shape = group.target.shape[1:]
+            drawn = [
+                torch.randn(shape, generator=draws.tensors(self.run.seed, purpose, "noise", first + member))
+                for member in group.members
+            ]
+            noises.append(torch.stack(drawn).to(device))
+            levels.append(torch.stack([sigmas[member] for member in group.members]).to(device))
+        noisy = [noised(group.target, noise, level) for group, noise, level in zip(groups, noises, levels, strict=True)]
+        with self.team.autocast():
+            velocities = self.module(groups, noisy, levels)
+        losses = torch.zeros(len(samples), device=device)
+        for group, velocity, noise in zip(groups, velocities, noises, strict=True):
+            losses = losses.index_put(
+                (torch.tensor(group.members, device=device),), velocity_loss(velocity, group.target, noise)
+            )
+            mmdit = self.parts.mmdit
+            visual = visual_tokens(mmdit, group.references, group.target)
+            text = group.ids.shape[1] if group.ids is not None else group.prompt.states.shape[1]
+            text += 0 if self.network.tokens is None else self.network.tokens.shape[0]
+            self._tokens += len(group.members) * (text + visual)
+            self._shapes.append((len(group.members), text, visual))
+        return losses
+
+    def _step(self, step: int) -> tuple[dict[str, Any], dict[str, float]]:
+        run, state, team = self.run, self.state, self.team
+        started = time.perf_counter()
+        task = task_of_step(self.weights, run.seed, step)
+        passes = run.parallel.accumulation
+        self._tokens, self._shapes = 0, []
+        waited, collected, ids = 0.0, [], []
+        for micro in range(passes):
+            numbers = self._numbers(task, micro)
+            before = time.perf_counter()
+            samples = self.feed.take(task, step, numbers)
+            waited += time.perf_counter() - before
+            if micro == passes - 1:
+                self._read_ahead(task, step)
+            sigmas = [draw_sigma(run.flow, draws.tensors(run.seed, "time", step, number)) for number in numbers]
+            with team.accumulating(self.module, last=micro == passes - 1):
+                losses = self._losses(samples, sigmas, f"step {step}", numbers[0])
+                (losses.mean() / passes).backward()
+            collected.append(losses.detach().double())
+            ids += [sample.id for sample in samples]
+        everyone = team.all_values(torch.cat(collected))
+        self._stop_at_nan(everyone, torch.cat(collected), ids, task, step, "loss")
+        norms = clip_gradients(state.parameters, self.module_parts, run.optimizer.clip, team)
+        norm = torch.tensor([norms["all"]], dtype=torch.float64, device=team.device)
+        self._stop_at_nan(norm, norm, ids, task, step, "gradient norm")
+        for group in state.optimizer.param_groups:
+            group["lr"] = rate(run.optimizer, step, run.steps)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        if state.ema is not None:
+            state.ema.update()
+        state.step = step
+        record = {"task": task, "loss": float(everyone.mean()), "norm": norms["all"]}
+        return record, self._scalars(record, norms, time.perf_counter() - started, waited)
+
+    def _read_ahead(self, task: str, step: int) -> None:
+        """Note what this step took, and begin with the next one's examples."""
+        passes = self.run.parallel.accumulation
+        self.feed.advance(task, passes * self.team.size * self._batch(task))
+        if step < self.run.steps:
+            following = task_of_step(self.weights, self.run.seed, step + 1)
+            for micro in range(passes):
+                self.feed.read_ahead(following, step + 1, self._numbers(following, micro))
+
+    def _stop_at_nan(self, everyone: Tensor, own: Tensor, ids: Sequence[str], task: str, step: int, what: str) -> None:
+        if torch.isfinite(everyone).all():
+            return
+        bad = list(ids)
+        if own.numel() == len(ids):
+            bad = [name for name, value in zip(ids, own.tolist(), strict=True) if not value - value == 0]
+        named = [name for names in self.team.all_objects(bad) for name in names]
+        raise InputError(
+            f"step {step}: the {what} is not a finite number; task {task}, sample {', '.join(named)}. Nothing of this "
+            "step was applied. Look at the sample, lower optimizer.learning_rate, or train in float32."
+        )
+
+    def _scalars(
+        self, record: Mapping[str, Any], norms: Mapping[str, float], seconds: float, waited: float
+    ) -> dict[str, float]:
+        device = self.team.device
+        flops = TRAINING * sum(
+            count * forward_flops(self.parts.mmdit, text, visual) for count, text, visual in self._shapes
+        )
+        scalars = {
+            "loss": record["loss"],
+            f"loss/{record['task']}": record["loss"],
+            "learning_rate": self.state.optimizer.param_groups[0]["lr"],
+            "speed/tokens_per_second": self._tokens * self.team.size / seconds,
+            "speed/mfu": flops / seconds / self.peak,
+            "speed/seconds_per_step": seconds,
+            "speed/seconds_waiting_for_data": waited,
+            "data/skipped": float(len(self.feed.skipped)),
+            **{f"gradient_norm/{name}": value for name, value in norms.items()},
+        }
+        if device.type == "cuda":
+            scalars["memory/peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+        return scalars
+
+    def _watch(self, metrics: Metrics) -> None:
+        """Validation and previews where they are due, with the averaged weights where there are any."""
+        run, step = self.run, self.state.step
+        validate = bool(run.watch.validate) and step % run.watch.validate == 0 and self.validation
+        preview = bool(run.watch.preview) and step % run.watch.preview == 0
+        if not (validate or preview):
+            return
+        if self.state.ema is not None:
+            with self.state.ema.applied():
+                self._look(metrics, bool(validate), preview)
+        else:
+            self._look(metrics, bool(validate), preview)
+
+    def _look(self, metrics: Metrics, validate: bool, preview: bool) -> None:
+        run, team, step = self.run, self.team, self.state.step
+        if validate:
+            found = validation_losses(run, self.validation, self._losses, self.parts.system, team)
+            for task, loss in found.items():
+                metrics.scalar(f"validation/{task}", loss, step)
+        if preview and (team.first or team.sharded):
+            with team.gathered(self.module):
+                tokens = self.network.tokens
+                empty = torch.zeros(0, self.parts.engine.hidden_size, device=team.device)
+                pipeline = Pipeline(
+                    system=self.parts.system,
+                    engine=self.parts.engine,
+                    tokens=empty if tokens is None else tokens.detach(),
+                    model=self.network.mmdit,
+                    vae=self.parts.vae,
+                    device=team.device,
+                )
+                with team.autocast():
+                    for number, frames in enumerate(previews(pipeline, run.watch.previews, run.flow)):
+                        if team.first:
+                            metrics.frames(f"preview/{number}", frames, step)
+                            write_preview(self.out / "previews", step, number, frames, self.parts.system.frame_rate)

@@ -1,0 +1,125 @@
+"""From an example to pixels of the sizes that VLM and VAE take, and of a length that the run can afford."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..media.references import ImageReference, References, VideoReference, prepare_image, prepare_video, scale_frames
+from ..media.sizing import TEMPORAL_STRIDE, best_grid, check_frames
+from ..systems.base import System
+from .config import Data
+from .dropout import Dropped, visible
+from .example import Example
+
+WITHOUT_LATENTS = {"reconstruct_image"}
+"""Proxy tasks whose references reach the VLM only (VINO paper section 2.3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One sample before the networks. `target` uint8 [T, H, W, 3]; `packed`: references also go to the MMDiT."""
+
+    id: str
+    task: str
+    text: str
+    references: References
+    target: Tensor
+    packed: bool
+
+    @property
+    def pixels(self) -> list[Tensor]:
+        """What the VAE encodes for the packed sequence, uint8 [T, H, W, 3] each, in prompt order."""
+        if not self.packed:
+            return []
+        return [image.pixels[None] for image in self.references.images] + [
+            video.frames for video in self.references.videos
+        ]
+
+
+def cover(frames: Tensor, area: int, unit: int) -> Tensor:
+    """Frames uint8 [T, H, W, 3] scaled and cropped around the centre to the grid size nearest to their own aspect.
+
+    No size is left out for being rare: each aspect has its bucket, and buckets differ in shape only, not in area.
+    """
+    _, height, width, _ = frames.shape
+    tall, wide = best_grid(width, height, area, unit)
+    scale = max(tall / height, wide / width)
+    size = max(tall, round(height * scale)), max(wide, round(width * scale))
+    scaled = scale_frames(frames, size).round().clamp(0, 255).to(torch.uint8)
+    top, left = (size[0] - tall) // 2, (size[1] - wide) // 2
+    return scaled[:, top : top + tall, left : left + wide].contiguous()
+
+
+def affordable_frames(frames: int, per_frame: int, images: int, videos: int, budget: int | None) -> int:
+    """The longest clip, at most `frames` and 4n + 1, whose packed sequence has at most `budget` tokens.
+
+    `per_frame`: tokens of a latent frame. Reference clips are as long as the target; each reference brings two boundary
+    tokens. Raises InputError when not even one frame fits.
+    """
+    for count in range((frames - 1) // TEMPORAL_STRIDE + 1, 0, -1):
+        tokens = images * (per_frame + 2) + videos * (count * per_frame + 2) + count * per_frame
+        if budget is None or tokens <= budget:
+            return (count - 1) * TEMPORAL_STRIDE + 1
+    raise InputError(
+        f"{images} pictures and {videos} clips need more than data.max_tokens = {budget} tokens even for one frame. "
+        "Raise it, or lower data.area."
+    )
+
+
+def prepare(example: Example, dropped: Dropped, data: Data, system: System) -> Prepared:
+    """Size everything. Raises InputError, naming the example, when it cannot be used."""
+    try:
+        return _prepare(example, dropped, data, system)
+    except InputError as error:
+        raise InputError(f"example {example.id}: {error}") from error
+
+
+def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> Prepared:
+    limits = data.tasks[example.task]
+    if limits.images is not None and len(example.images) > limits.images:
+        raise InputError(f"{len(example.images)} pictures; data.tasks.{example.task}.images is {limits.images}.")
+    check_frames(len(example.target))
+    _, height, width, _ = example.target.shape
+    tall, wide = best_grid(width, height, data.area, data.unit)
+    _, rows, columns = system.latent_grid(1, tall, wide)
+    _, patch_rows, patch_columns = system.mmdit.patch_size
+    packed = example.task not in WITHOUT_LATENTS
+    frames = affordable_frames(
+        min(len(example.target), limits.frames or data.frames),
+        rows * columns // (patch_rows * patch_columns),
+        len(example.images) if packed else 0,
+        len(example.videos) if packed else 0,
+        data.max_tokens,
+    )
+    prompt = visible(example, dropped)
+    count = len(example.images)
+    images = [_image(example.images[index], (height, width), data) for index in prompt.references if index < count]
+    videos = [
+        _video(example.videos[index - count], example.fps, (height, width), frames, data, system)
+        for index in prompt.references
+        if index >= count
+    ]
+    target = cover(example.target[:frames], data.area, data.unit)
+    return Prepared(
+        example.id, example.task, prompt.text, References(tuple(images), tuple(videos)), target, packed
+    )  # fmt: skip
+
+
+def _image(pixels: Tensor, target: tuple[int, int], data: Data) -> ImageReference:
+    # A picture of the target's size is its counterpart in an edit: both are cut alike, so that they stay aligned.
+    if tuple(pixels.shape[:2]) == target:
+        return ImageReference(cover(pixels[None], data.area, data.unit)[0])
+    return prepare_image(pixels, data.area, data.unit)
+
+
+def _video(
+    clip: Tensor, fps: float, target: tuple[int, int], frames: int, data: Data, system: System
+) -> VideoReference:
+    prepared = prepare_video(clip, frames, fps, area=data.area, unit=data.unit, vlm_frames=system.vision.frames)
+    if tuple(clip.shape[1:3]) == target:
+        return VideoReference(cover(clip[: len(prepared.frames)], data.area, data.unit), prepared.vlm_frames, fps)
+    return prepared

@@ -1,0 +1,46 @@
+"""Pictures and clips of a run under way: the same prompts and noise each time, and no trace in the run's randomness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..media.output import write_image, write_video
+from ..pipeline import Pipeline
+from ..request import Request
+from .config import Flow, Preview
+
+
+def previews(pipeline: Pipeline, wanted: Sequence[Preview], flow: Flow) -> Iterator[Tensor]:
+    """Frames uint8 [T, H, W, 3] of each preview."""
+    devices = [pipeline.device] if torch.device(pipeline.device).type == "cuda" else []
+    for preview in wanted:
+        request = Request(
+            prompt=preview.prompt,
+            negative="",
+            width=preview.width,
+            height=preview.height,
+            frames=preview.frames,
+            steps=preview.steps,
+            text_scale=preview.text_scale,
+            shift=flow.shift,
+            seed=preview.seed,
+        )
+        with torch.random.fork_rng(devices):
+            yield pipeline.generate(request)
+
+
+def write_preview(folder: Path, step: int, number: int, frames: Tensor, rate: float) -> Path:
+    """Save one preview as PNG or MP4."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"step_{step:08d}_{number}"
+    if len(frames) == 1:
+        path = folder / f"{name}.png"
+        write_image(path, frames[0], {"step": step})
+    else:
+        path = folder / f"{name}.mp4"
+        write_video(path, frames, rate, {"step": step})
+    return path

@@ -1,0 +1,74 @@
+"""What a stage trains, and in which order stages follow each other (VINO paper sections 2.3 and 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from torch import nn
+
+from ..errors import InputError
+from .config import RunConfig
+from .network import Network
+
+EXPECTED = {0: {"mmdit", "plain_text"}, 1: {"connectors", "tokens"}, 2: {"connectors", "tokens", "mmdit"},
+            3: {"connectors", "tokens", "mmdit"}}  # fmt: skip
+
+
+def parts_of(network: Network) -> dict[str, str]:
+    """The part (mmdit, connectors, tokens, plain_text, lora) that each parameter belongs to."""
+    connectors = tuple(f"mmdit.{connector.name}." for connector in network.mmdit.config.connectors)
+
+    def part(name: str) -> str:
+        if ".lora_A." in name or ".lora_B." in name:
+            return "lora"
+        if name == "tokens":
+            return "tokens"
+        if name.startswith("plain_text."):
+            return "plain_text"
+        return "connectors" if name.startswith(connectors) else "mmdit"
+
+    return {name: part(name) for name, _ in network.named_parameters()}
+
+
+def choose_trainable(network: Network, train: Iterable[str]) -> dict[str, nn.Parameter]:
+    """Let gradients flow to the named parts only, and return their parameters by name.
+
+    Raises InputError for a part that the network lacks.
+    """
+    wanted, parts = set(train), parts_of(network)
+    missing = sorted(wanted - set(parts.values()))
+    if missing:
+        has = ", ".join(sorted(set(parts.values())))
+        raise InputError(f"train names {', '.join(missing)}, which this run does not have. It has {has}.")
+    chosen = {}
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(parts[name] in wanted)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            chosen[name] = parameter
+    return chosen
+
+
+def check_stage(run: RunConfig, metadata: Mapping[str, str]) -> None:
+    """Raise InputError when a stage trains other parts than its own, or starts from the wrong stage's result.
+
+    `metadata` is that of `files.model`. `any_order` allows both, for ablations.
+    """
+    if run.stage is None or run.any_order:
+        return
+    expected = EXPECTED[run.stage]
+    if run.tokens == 0:
+        expected = expected - {"tokens"}
+    if set(run.train) != expected:
+        raise InputError(
+            f"stage {run.stage} trains {', '.join(sorted(expected))}; train names {', '.join(sorted(run.train))}. "
+            "Correct it, or set any_order for an experiment."
+        )
+    before = metadata.get("stage")
+    allowed = {0: (None,), 1: (None, "0"), 2: ("1", "2"), 3: ("2", "3")}[run.stage]
+    if before not in allowed:
+        found = "of no known stage" if before is None else f"the result of stage {before}"
+        raise InputError(
+            f"stage {run.stage} starts from the result of stage {run.stage - 1}; {run.files.model} is {found}. "
+            "Run the stages in order, or set any_order for an experiment."
+        )

@@ -1,0 +1,198 @@
+"""Checkpoints of a run: everything that an exact continuation needs, and never half of it.
+
+A checkpoint is a folder `step_00000100`: one safetensors file per process and `state.json`, which is written last. The
+folder is filled under another name and renamed when complete, so a run may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from ..checkpoints.header import TensorInfo
+from ..checkpoints.writing import Plan, reported, write_safetensors
+from ..errors import InputError
+from .ema import EMA
+from .team import Team, local
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass
+class TrainState:
+    """What changes while a run goes on."""
+
+    parameters: Mapping[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    ema: EMA | None
+    step: int = 0
+    positions: dict[str, int] | None = None
+
+
+class Checkpoints:
+    """The checkpoints under `folder`, of which the last `keep` stay. `identity` are the settings that must not change;
+    `frozen` is the fingerprint of the weights that are not trained."""
+
+    def __init__(self, folder: Path, keep: int, identity: Mapping[str, Any], frozen: str, team: Team) -> None:
+        self.folder, self.keep, self.team = folder, keep, team
+        self.identity, self.frozen = dict(identity), frozen
+
+    def last(self) -> Path | None:
+        """The newest complete checkpoint."""
+        found = sorted(path for path in self.folder.glob("step_*") if (path / "state.json").is_file())
+        return found[-1] if found else None
+
+    def save(self, state: TrainState) -> Path:
+        """Write a checkpoint; all processes must call. Raises InputError on all of them when one cannot write."""
+        target = self.folder / f"step_{state.step:08d}"
+        part = self.folder / f".{target.name}.part"
+        error: Exception | None = None
+        if self.team.first:
+            error = _attempt(lambda: self._clear(part))
+        self.team.agree(error)
+        self.team.agree(_attempt(lambda: self._write_share(part, state)))
+        if self.team.first:
+            error = _attempt(lambda: self._finish(part, target, state))
+        self.team.agree(error)
+        return target
+
+    def restore(self, state: TrainState, path: Path) -> None:
+        """Put everything back. Raises InputError for a checkpoint of another run, or of another number of processes."""
+        from safetensors.torch import load_file
+
+        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        self._check(record, path)
+        tensors = load_file(path / _share(self.team.rank))
+        common = tensors
+        if not self.team.sharded and self.team.rank:
+            common = load_file(path / _share(0))
+        with torch.no_grad():
+            for name, parameter in state.parameters.items():
+                local(parameter.detach()).copy_(common[f"weight/{name}"])
+                if f"step/{name}" in common:
+                    state.optimizer.state[parameter] = {
+                        "step": common[f"step/{name}"],
+                        **{moment: _like(parameter, common[f"{moment}/{name}"]) for moment in _MOMENTS},
+                    }
+        if state.ema is not None:
+            state.ema.load({name.removeprefix("ema/"): t for name, t in tensors.items() if name.startswith("ema/")})
+        torch.set_rng_state(tensors["rng/cpu"])
+        if "rng/device" in tensors:
+            torch.cuda.set_rng_state(tensors["rng/device"], self.team.device)
+        state.step, state.positions = record["step"], record["positions"]
+
+    def _clear(self, part: Path) -> None:
+        with reported(part):
+            for left in self.folder.glob(".step_*.part"):
+                shutil.rmtree(left)
+            part.mkdir(parents=True)
+
+    def _write_share(self, part: Path, state: TrainState) -> None:
+        tensors = dict(self._tensors(state))
+        infos = {name: TensorInfo(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+        path = part / _share(self.team.rank)
+        write_safetensors([Plan(path, infos, lambda name: [tensors[name].detach().cpu()], {})])
+
+    def _tensors(self, state: TrainState) -> dict[str, Tensor]:
+        tensors = {"rng/cpu": torch.get_rng_state()}
+        if self.team.device.type == "cuda":
+            tensors["rng/device"] = torch.cuda.get_rng_state(self.team.device)
+        if self.team.sharded or self.team.first:
+            for name, parameter in state.parameters.items():
+                tensors[f"weight/{name}"] = local(parameter.detach())
+                moments = state.optimizer.state.get(parameter, {})
+                tensors.update({f"{key}/{name}": local(value) for key, value in moments.items()})
+        if state.ema is not None:
+            tensors.update({f"ema/{name}": value for name, value in state.ema.shadow.items()})
+        return tensors
+
+    def _finish(self, part: Path, target: Path, state: TrainState) -> None:
+        record = {
+            "step": state.step,
+            "positions": state.positions,
+            "processes": self.team.size,
+            "identity": self.identity,
+            "frozen": self.frozen,
+        }
+        with reported(target):
+            with (part / "state.json").open("w", encoding="utf-8") as file:
+                json.dump(record, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            if target.exists():
+                shutil.rmtree(target)
+            os.replace(part, target)
+            folder = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            for old in sorted(self.folder.glob("step_*"))[: -self.keep]:
+                shutil.rmtree(old)
+
+    def _check(self, record: Mapping[str, Any], path: Path) -> None:
+        changed = sorted(_differences(record["identity"], self.identity))
+        if changed:
+            raise InputError(
+                f"{path} belongs to a run with other settings ({', '.join(changed)}). Restore them, or choose another "
+                "out for a new run."
+            )
+        if record["frozen"] != self.frozen:
+            raise InputError(f"{path} was trained on other frozen weights than `files` names now. Restore those files.")
+        if record["processes"] != self.team.size:
+            raise InputError(
+                f"{path} was written by {record['processes']} processes, this run has {self.team.size}. "
+                "Start as many again."
+            )
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A short name for the values of all parameters that are not trained: a few numbers of each are looked at."""
+    digest = sha256()
+    for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 8)][:8].float().cpu()
+            digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _share(rank: int) -> str:
+    return f"rank_{rank:05d}.safetensors"
+
+
+def _like(parameter: Tensor, part: Tensor) -> Tensor:
+    part = part.to(parameter.device)
+    if not isinstance(parameter, DTensor):
+        return part
+    shape, stride = parameter.shape, parameter.stride()
+    return DTensor.from_local(part, parameter.device_mesh, parameter.placements, shape=shape, stride=stride)
+
+
+def _attempt(work: Any) -> Exception | None:
+    """What went wrong in `work`, as an error that all processes can be told of."""
+    try:
+        work()
+    except InputError as error:
+        return error
+    except OSError as error:
+        return InputError(f"checkpoint: cannot be written ({error}).")
+    return None
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = old.keys() | new.keys()
+        return [
+            place for key in keys for place in _differences(old.get(key), new.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if old == new else [where]

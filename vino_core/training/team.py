@@ -1,0 +1,159 @@
+"""The processes of a run: who they are, how the network is spread over them, and what they tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from ..errors import InputError
+from .config import Parallel
+from .network import Network
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor that this process holds: all of it, unless it is sharded."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+class Team:
+    """One process among `size`; started by hand, by `accelerate launch` or by `torchrun`."""
+
+    def __init__(self, parallel: Parallel) -> None:
+        try:
+            from accelerate import Accelerator
+            from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+        except ImportError as error:
+            raise InputError(
+                f"Training needs accelerate ({error}). Install it: pip install 'accelerate>=1.6'"
+            ) from error
+        handlers = [
+            InitProcessGroupKwargs(timeout=timedelta(seconds=parallel.timeout)),
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+        ]
+        # The loop sets autocast itself: with one process or many, the same operations run in the same types.
+        self.accelerator = Accelerator(cpu=parallel.device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
+        self.parallel = parallel
+        self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
+        self.device = self.accelerator.device
+        self.sharded = self.size > 1 and parallel.mode in ("zero2", "fsdp2")
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes what all have in common."""
+        return self.rank == 0
+
+    def autocast(self) -> Any:
+        """The computing type of forward passes."""
+        if self.parallel.dtype == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.parallel.dtype))
+
+    def spread(self, network: Network) -> nn.Module:
+        """The module to call: the network itself, its DDP wrapper, or the network with sharded parameters."""
+        if self.size == 1:
+            return network
+        if not self.sharded:
+            return self.accelerator.prepare_model(network)
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh(self.device.type, (self.size,))
+        # Keeping the gathered weights until the backward pass is ZeRO-2: gradients and optimizer are sharded.
+        options = {"mesh": mesh, "reshard_after_forward": self.parallel.mode == "fsdp2"}
+        for block in (*network.mmdit.double_blocks, *network.mmdit.single_blocks):
+            fully_shard(block, **options)
+        return fully_shard(network, **options)
+
+    @contextmanager
+    def accumulating(self, module: nn.Module, last: bool) -> Iterator[None]:
+        """Gradients are exchanged in the last backward pass of a step only."""
+        if self.sharded:
+            module.set_requires_gradient_sync(last)
+        with nullcontext() if last or self.sharded else self.accelerator.no_sync(module):
+            yield
+
+    @contextmanager
+    def gathered(self, module: nn.Module) -> Iterator[None]:
+        """Whole parameters within the block, for sampling outside the wrapped forward."""
+        from torch.distributed.fsdp import FSDPModule
+
+        shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
+        for part in shards:
+            part.unshard()
+        try:
+            yield
+        finally:
+            for part in shards:
+                part.reshard()
+
+    def all_values(self, values: Tensor) -> Tensor:
+        """[size, n] from every process's [n]."""
+        return self.accelerator.gather(values[None].to(self.device))
+
+    def all_objects(self, value: Any) -> list[Any]:
+        """Every process's value, in order."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over the processes' shards; what is replicated counts once."""
+        if self.sharded:
+            dist.all_reduce(value)
+        return value
+
+    def agree(self, error: Exception | None) -> None:
+        """Raise on every process when one of them failed, with its reason."""
+        reasons = [reason for reason in self.all_objects(None if error is None else str(error)) if reason]
+        if error is not None:
+            raise error
+        if reasons:
+            raise InputError(f"another process of this run failed: {reasons[0]}")
+
+    def whole(self, parameter: Tensor, part: Tensor, owner: int | None = None) -> Tensor:
+        """The full tensor of which `part` is this process's share, laid out like `parameter`; on every process.
+
+        `owner`: the one process that has a replicated tensor (`part` is ignored elsewhere), None when all have it.
+        """
+        if isinstance(parameter, DTensor):
+            shape, stride = parameter.shape, parameter.stride()
+            spread = DTensor.from_local(part, parameter.device_mesh, parameter.placements, shape=shape, stride=stride)
+            return spread.full_tensor()
+        if owner is not None and self.size > 1:
+            value = part.clone() if self.rank == owner else torch.empty_like(parameter, dtype=torch.float32)
+            dist.broadcast(value, owner)
+            return value
+        return part
+
+    def close(self) -> None:
+        """Leave the group, so that the interpreter can end."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+
+@contextmanager
+def others_alive(team: Team) -> Iterator[None]:
+    """Turn the failure of a collective, which means that another process is gone, into InputError."""
+    try:
+        yield
+    except (dist.DistError, RuntimeError) as error:
+        text = str(error).lower()
+        lost = isinstance(error, dist.DistError) or any(
+            sign in text for sign in ("closed by peer", "gloo", "timed out", "connection reset", "broken pipe")
+        )
+        if team.size == 1 or not lost:
+            raise
+        raise InputError(
+            f"process {team.rank} of {team.size}: another process of this run died or no longer answers "
+            f"({str(error).splitlines()[0]}). Look for its message, then start the same command again: it goes on from "
+            "the last checkpoint."
+        ) from error
