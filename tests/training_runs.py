@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from tiny_vlm import HIDDEN, tiny_engine
 
+from vino_core.encoder.transformers_engine import TransformersEngine
+from vino_core.errors import InputError
 from vino_core.systems import get_system
 from vino_core.systems.base import PixelLimits
 from vino_core.training import draws
 from vino_core.training.config import Fresh, RunConfig
 from vino_core.training.example import Example
+from vino_core.training.loop import Report, Trainer
+from vino_core.training.metrics import read_record
 from vino_core.training.parts import Parts, fresh_config, fresh_mmdit, fresh_tokens
+from vino_core.training.team import Team
 from vino_core.training.typed import build
 from vino_core.vae import VAE
 
@@ -27,7 +33,7 @@ VIDEOS = {"tv2v": 1, "tiv2v": 1}
 
 
 class Numbers:
-    """Examples of one task whose pixels are noise of their number; `bad` ones cannot be used, `nan` ones are broken."""
+    """Examples of one task whose pixels are noise of their number; the `bad` ones cannot be used."""
 
     def __init__(self, task: str, size: int = 32, length: int | None = None, bad: tuple[int, ...] = ()) -> None:
         self.name, self.size, self.length, self.bad = task, size, length, bad
@@ -37,8 +43,6 @@ class Numbers:
         return self.length
 
     def example(self, index: int) -> Example:
-        from vino_core.errors import InputError
-
         self.asked.append(index)
         if index in self.bad:
             raise InputError(f"{self.name}-{index}: damaged")
@@ -88,18 +92,24 @@ def tasks(*names: str, **settings: Any) -> dict[str, Any]:
     return {name: {"weight": 1, "source": "toy", **settings} for name in names}
 
 
-def parts(run: RunConfig) -> Parts:
-    """Networks for `run`: the same for the same seed. Pictures are shown small to the VLM."""
+@lru_cache(maxsize=1)
+def frozen() -> tuple[TransformersEngine, VAE]:
+    """Text encoder and VAE, which no run changes."""
     from diffusers import AutoencoderKLHunyuanVideo
 
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vae = AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
+    return tiny_engine(), VAE(vae)
+
+
+def parts(run: RunConfig) -> Parts:
+    """Networks for `run`: the same for the same seed. Pictures are shown small to the VLM."""
     system = get_system(run.system)
     small = PixelLimits(32, 1024, 4096)
     vision = replace(system.vision, image_first=small, image_second=small, video_first=small,
                      video_second=PixelLimits(32, 1024, 65536))  # fmt: skip
     system = replace(system, vision=vision)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        vae = AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
     fresh = build(Fresh, FRESH)
     mmdit = fresh_mmdit(fresh_config(fresh, system, HIDDEN), system, run.seed)
     with torch.no_grad():  # what starts at zero would hide most gradients
@@ -108,8 +118,21 @@ def parts(run: RunConfig) -> Parts:
                 noise = torch.randn(parameter.shape, generator=draws.tensors(1, name))
                 parameter.copy_(0.05 * noise)
     tokens = None if run.stage == 0 else fresh_tokens(run.tokens or 4, HIDDEN, run.seed)
-    return Parts(system, tiny_engine(), VAE(vae), mmdit, tokens)
+    return Parts(system, *frozen(), mmdit, tokens)
 
 
 def sources(run: RunConfig, **options: Any) -> dict[str, Numbers]:
     return {name: Numbers(name, **options) for name in run.data.tasks}
+
+
+def train(
+    run: RunConfig, report: Report | None = None, given: dict[str, Numbers] | None = None
+) -> list[dict[str, Any]]:
+    """Train `run` in this process to its end, and return the rows of its losses.jsonl."""
+    with Team(run.parallel) as team:
+        Trainer(run, parts(run), given or sources(run), team, validation=sources(run)).train(report)
+    return read_record(Path(run.out))
+
+
+def exact(rows: list[dict[str, Any]]) -> list[tuple[str, float, float]]:
+    return [(row["task"], row["loss"], row["norm"]) for row in rows]

@@ -1,4 +1,4 @@
-"""The command `vino`: generate, convert, doctor."""
+"""The command `vino`: generate, convert, train, doctor."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from .errors import InputError
 COMMANDS = {
     "generate": "make or edit pictures and videos, one request or a task list",
     "convert": "turn the official checkpoint into the files that are used here, or back",
+    "train": "train a stage, or fine-tune, from a config; goes on where it stopped",
     "doctor": "say what is installed, which files were found and what will fit in memory",
 }
 

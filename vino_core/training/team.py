@@ -134,9 +134,13 @@ class Team:
             return value
         return part
 
-    def close(self) -> None:
-        """Leave the group, so that the interpreter can end."""
-        if dist.is_initialized():
+    def __enter__(self) -> Team:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Leave the group together. A process that failed just goes: the others notice and stop as well."""
+        if dist.is_initialized() and kind is None:
+            dist.barrier()
             dist.destroy_process_group()
 
 

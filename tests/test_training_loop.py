@@ -1,0 +1,194 @@
+"""The loop in one process: exact resume, bad samples, watching without a trace, the files it leaves."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import Numbers, config, exact, parts, sources, tasks, train
+
+from vino_core.checkpoints.files import load_mmdit, load_tokens, read_metadata
+from vino_core.errors import InputError
+from vino_core.training import state as state_module
+from vino_core.training.loop import Trainer
+from vino_core.training.metrics import read_record
+from vino_core.training.team import Team
+
+STEPS = 7
+MIXED = {"tasks": tasks("t2i", "ti2v", "tiv2v"), "batch": 2}
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_at(step: int):
+    def report(done: int, steps: int, record: dict) -> None:
+        if done == step:
+            raise Stopped
+
+    return report
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The losses of a run that nobody disturbs."""
+    return train(config(tmp_path_factory.mktemp("whole"), steps=STEPS, data=MIXED, ema=0.9))
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, whole: list[dict], stop: int) -> None:
+    run = config(tmp_path, steps=STEPS, data=MIXED, ema=0.9)
+    with pytest.raises(Stopped):
+        train(run, stop_at(stop))
+    assert len(read_record(tmp_path)) == stop
+    assert exact(train(run)) == exact(whole)
+
+
+def test_reading_ahead_and_previews_and_validation_leave_no_trace(tmp_path: Path, whole: list[dict]) -> None:
+    preview = {"prompt": "a fox", "width": 32, "height": 32, "steps": 2, "text_scale": 2.0}
+    watch = {"preview": 2, "previews": [preview], "validate": 3, "validation_examples": 2, "tensorboard": True}
+    run = config(tmp_path, steps=STEPS, data={**MIXED, "workers": 2}, ema=0.9, watch=watch)
+    before = torch.get_rng_state()
+    rows = train(run)
+    assert exact(rows) == exact(whole)
+    assert len(list((tmp_path / "previews").glob("*.png"))) == 3
+    first, second, _ = (path.read_bytes() for path in sorted((tmp_path / "previews").glob("*.png")))
+    assert first != second  # the weights moved
+    torch.set_rng_state(before)
+    scalars = tensorboard_scalars(tmp_path / "tensorboard")
+    wanted = {"loss", "learning_rate", "speed/tokens_per_second", "speed/mfu", "validation/ti2v", "data/skipped"}
+    assert wanted | {f"gradient_norm/{part}" for part in ("mmdit", "connectors", "tokens", "all")} <= set(scalars)
+    assert scalars["validation/ti2v"] == [3, 6]
+
+
+def tensorboard_scalars(folder: Path) -> dict[str, list[int]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return {name: [event.step for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
+    one = train(config(tmp_path / "one", data={"batch": 4}))
+    two = train(config(tmp_path / "two", data={"batch": 2}, parallel={"accumulation": 2}))
+    for a, b in zip(one, two, strict=True):
+        assert a["task"] == b["task"] and abs(a["loss"] - b["loss"]) < 1e-5 and abs(a["norm"] - b["norm"]) < 1e-4
+
+
+def test_checkpointing_changes_nothing(tmp_path: Path) -> None:
+    plain = train(config(tmp_path / "plain"))
+    again = train(config(tmp_path / "again", parallel={"checkpointing": True}))
+    assert exact(plain) == exact(again)
+
+
+def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
+    full = train(config(tmp_path / "full"))
+    half = train(config(tmp_path / "half", parallel={"dtype": "bfloat16"}))
+    assert exact(full) != exact(half)
+    for a, b in zip(full, half, strict=True):
+        assert abs(a["loss"] - b["loss"]) < 0.02 * a["loss"]
+
+
+def test_a_nan_stops_the_run_and_names_the_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = config(tmp_path, data={"tasks": tasks("t2i"), "batch": 3}, steps=4)
+    with Team(run.parallel) as team:
+        trainer = Trainer(run, parts(run), sources(run), team)
+        original, named = trainer._losses, []
+
+        def broken(samples, *rest):
+            losses = original(samples, *rest)
+            if trainer.state.step == 2:
+                named.append(samples[1].id)
+                losses = losses * torch.tensor([1.0, float("nan"), 1.0])
+            return losses
+
+        monkeypatch.setattr(trainer, "_losses", broken)
+        with pytest.raises(InputError, match="step 3: the loss is not a finite number") as caught:
+            trainer.train()
+    assert named[0] in str(caught.value)
+    assert str(caught.value).count("t2i-") == 1
+    assert trainer.checkpoints.last().name == "step_00000002"
+
+
+def test_unusable_examples_are_replaced_counted_and_listed(tmp_path: Path) -> None:
+    source = Numbers("t2i", length=20, bad=(3, 11))
+    run = config(tmp_path, data={"tasks": tasks("t2i"), "batch": 5}, steps=4)
+    rows = train(run, given={"t2i": source})
+    assert len(rows) == 4
+    listed = [json.loads(line) for line in (tmp_path / "skipped_00000.jsonl").read_text().splitlines()]
+    assert sorted(row["index"] for row in listed) == [3, 11]
+    assert all("damaged" in row["reason"] for row in listed)
+    assert set(source.asked) == set(range(20))  # every other example was seen in the epoch
+
+
+def test_data_without_one_usable_example_is_an_error(tmp_path: Path) -> None:
+    run = config(tmp_path, data={"tasks": tasks("t2i")})
+    with pytest.raises(InputError, match="50 examples in a row"):
+        train(run, given={"t2i": Numbers("t2i", length=5, bad=tuple(range(5)))})
+    with pytest.raises(InputError, match="no examples"):
+        train(run, given={"t2i": Numbers("t2i", length=0)})
+
+
+def test_examples_with_too_many_pictures_are_listed(tmp_path: Path) -> None:
+    run = config(tmp_path, data={"tasks": tasks("ti2v", images=1)})
+    with pytest.raises(InputError, match="ti2v.images is 1"):
+        train(run)
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path, whole: list[dict], monkeypatch) -> None:
+    run = config(tmp_path, steps=STEPS, data=MIXED, ema=0.9)
+
+    def full(plans, *rest) -> None:
+        if "00000004" in str(plans[0].path):
+            plans[0].path.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(plans, *rest)
+
+    write = state_module.write_safetensors
+    monkeypatch.setattr(state_module, "write_safetensors", full)
+    with pytest.raises(InputError, match="No space left"):
+        train(run)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("step_*")] == ["step_00000002"]
+    monkeypatch.undo()
+    assert exact(train(run)) == exact(whole)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000006", "step_00000007"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"optimizer": {"learning_rate": 2e-3}}, r"optimizer\.learning_rate"),
+        ({"data": {"dropout": 0.5}}, r"data\.dropout"),
+        ({"seed": 1}, "seed"),
+    ],
+)
+def test_a_checkpoint_of_another_config_is_refused(tmp_path: Path, changes: dict, message: str) -> None:
+    train(config(tmp_path, steps=2))
+    with pytest.raises(InputError, match=f"other settings .*{message}"):
+        train(config(tmp_path, steps=4, **changes))
+
+
+def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
+    train(config(tmp_path / "a", steps=2))
+    longer = train(config(tmp_path / "a", steps=4))
+    assert exact(longer) == exact(train(config(tmp_path / "b", steps=4)))
+
+
+def test_the_result_is_a_model_that_inference_loads(tmp_path: Path) -> None:
+    run = config(tmp_path, ema=0.5)
+    with Team(run.parallel) as team:
+        trainer = Trainer(run, parts(run), sources(run), team)
+        trainer.train()
+    model, system = load_mmdit(tmp_path / "export" / "model.safetensors")
+    assert system == "vino"
+    assert read_metadata(tmp_path / "export" / "model.safetensors")["stage"] == "2"
+    average = trainer.state.ema.shadow
+    assert torch.equal(load_tokens(tmp_path / "export" / "tokens.safetensors"), average["tokens"])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, average[f"mmdit.{name}"])
+    assert not torch.equal(average["tokens"], trainer.network.tokens)

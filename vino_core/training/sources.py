@@ -1,0 +1,49 @@
+"""Where each task's examples come from, as the config says."""
+
+from __future__ import annotations
+
+import math
+
+from ..errors import InputError
+from .config import RunConfig, Task
+from .example import ExampleSource
+
+
+def training_sources(run: RunConfig) -> dict[str, ExampleSource]:
+    """Examples to train on, by task. Raises InputError when a folder or its manifest cannot be used."""
+    return {name: _source(run, name, task, task.path, held_out=False) for name, task in run.data.tasks.items()}
+
+
+def validation_sources(run: RunConfig) -> dict[str, ExampleSource]:
+    """Held-out examples of the tasks that have some; none when `watch.validate` is off."""
+    if not run.watch.validate:
+        return {}
+    found = {
+        name: _source(run, name, task, task.validation, held_out=True)
+        for name, task in run.data.tasks.items()
+        if task.source == "toy" or task.validation is not None
+    }
+    if not found:
+        raise InputError(
+            "watch.validate is on, but no task in data.tasks has a validation path. Give one, or set it to 0."
+        )
+    return found
+
+
+def _source(run: RunConfig, name: str, task: Task, path: str | None, held_out: bool) -> ExampleSource:
+    if task.source == "toy":
+        from ..toyworld.tasks import ToySource
+
+        frames = task.frames or run.data.frames
+        return ToySource(
+            name, run.seed, size=math.isqrt(run.data.area), frames=frames, split="held_out" if held_out else "train"
+        )
+    if path is None:
+        raise InputError(f"data.tasks.{name}: source '{task.source}' needs a path.")
+    if task.source == "shards":
+        from .data.shards import ShardSource
+
+        return ShardSource(path, name)
+    from .data.folder import FolderSource
+
+    return FolderSource(path, name)
