@@ -1,0 +1,104 @@
+"""Two processes on the CPU: the same losses however they share the work, and no half-finished end."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from training_runs import exact
+from training_worker import SCENARIOS, run_of
+from training_worker import parts as worker_parts
+from training_worker import sources as worker_sources
+
+from vino_core.training.loop import Trainer
+from vino_core.training.metrics import read_record
+from vino_core.training.team import Team
+
+LIMIT = 1e-4
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All scenarios of the worker, run."""
+    folder = tmp_path_factory.mktemp("processes")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    worker = Path(__file__).with_name("training_worker.py")
+    command = [sys.executable, str(worker), str(folder), str(port), *SCENARIOS]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
+    (folder / "log.txt").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def result(folder: Path, scenario: str) -> dict:
+    return json.loads((folder / f"{scenario}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+    """The same samples in one process: two passes a step instead of two processes."""
+    run = run_of(tmp_path_factory.mktemp("single"), accumulation=2)
+    with Team(run.parallel) as team:
+        Trainer(run, worker_parts(run), worker_sources(run), team).train()
+    return read_record(Path(run.out))
+
+
+@pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
+def test_two_processes_reach_the_losses_of_one(folder: Path, single: list[dict], mode: str) -> None:
+    assert result(folder, mode)["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    rows = read_record(folder / mode)
+    assert [row["task"] for row in rows] == [row["task"] for row in single]
+    assert len(rows) == 10
+    for ours, theirs in zip(rows, single, strict=True):
+        assert abs(ours["loss"] - theirs["loss"]) < LIMIT
+        assert abs(ours["norm"] - theirs["norm"]) < LIMIT
+
+
+@pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
+def test_all_write_the_same_result(folder: Path, mode: str) -> None:
+    from safetensors.torch import load_file
+
+    reference = load_file(folder / "ddp" / "export" / "model.safetensors")
+    for name, tensor in load_file(folder / mode / "export" / "model.safetensors").items():
+        assert (tensor - reference[name]).abs().max() < 1e-4, name
+
+
+def test_processes_draw_the_same_tasks_and_never_the_same_example(folder: Path) -> None:
+    first, second = (json.loads((folder / "ddp" / f"asked_{rank}.json").read_text()) for rank in range(2))
+    assert {name: len(asked) for name, asked in first.items()} == {name: len(asked) for name, asked in second.items()}
+    for name, asked in first.items():
+        both = asked + second[name]
+        assert sorted(both) == list(range(len(both)))
+
+
+def test_killed_while_saving_and_resumed_bit_for_bit(folder: Path) -> None:
+    assert result(folder, "killed")["codes"] == [-9, -9]
+    assert result(folder, "resumed")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    assert exact(read_record(folder / "killed")) == exact(read_record(folder / "ddp"))
+
+
+def test_sharded_runs_resume_bit_for_bit(folder: Path) -> None:
+    assert result(folder, "fsdp2_resumed")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    assert exact(read_record(folder / "fsdp2_resumed")) == exact(read_record(folder / "fsdp2"))
+
+
+def test_when_one_process_dies_the_other_stops_with_a_message(folder: Path) -> None:
+    outcome = result(folder, "one_dies")
+    assert outcome["codes"][1] == -9 and outcome["codes"][0] not in (0, -9)
+    assert outcome["seconds"] < 60
+    assert "another process of this run died" in (folder / "one_dies" / "message.txt").read_text()
+
+
+def test_when_one_process_cannot_write_both_say_why(folder: Path) -> None:
+    messages = [(folder / "one_cannot_write" / f"message_{rank}.txt").read_text() for rank in range(2)]
+    assert all("No space left" in message for message in messages)
+    kept = [path.name for path in (folder / "one_cannot_write" / "checkpoints").glob("step_*")]
+    assert kept == ["step_00000003"]

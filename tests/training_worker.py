@@ -1,0 +1,159 @@
+"""Several processes on this machine, forked from one that has already imported everything.
+
+    OMP_NUM_THREADS=1 python tests/training_worker.py FOLDER PORT SCENARIO...
+
+Each scenario writes its result under FOLDER; the tests read it (test_training_processes.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+for folder in (ROOT, ROOT / "tests", ROOT / "tools"):
+    sys.path.insert(0, str(folder))
+
+import accelerate  # noqa: E402, F401
+import transformers.models.qwen3_vl.modeling_qwen3_vl  # noqa: E402, F401
+from diffusers import AutoencoderKLHunyuanVideo  # noqa: E402, F401
+from training_runs import config, frozen, parts, sources, tasks  # noqa: E402
+
+from vino_core.errors import InputError  # noqa: E402
+from vino_core.training import state as state_module  # noqa: E402
+from vino_core.training.config import RunConfig  # noqa: E402
+from vino_core.training.loop import Trainer  # noqa: E402
+from vino_core.training.team import Team  # noqa: E402
+
+PROCESSES = 2
+DATA = {"tasks": tasks("t2i", "ti2i", "ti2v"), "batch": 1}
+
+
+def run_of(out: Path, mode: str = "ddp", accumulation: int = 1, steps: int = 10) -> RunConfig:
+    parallel = {"mode": mode, "accumulation": accumulation, "checkpointing": mode == "fsdp2"}
+    return config(out, steps=steps, data=DATA, ema=0.9, parallel=parallel, save={"every": 3})
+
+
+def train(out: Path, mode: str = "ddp", report: Callable | None = None) -> None:
+    run = run_of(out, mode)
+    with Team(run.parallel) as team:
+        trainer = Trainer(run, parts(run), sources(run), team)
+        trainer.train(report)
+        drawn = {name: source.asked for name, source in trainer.feed.sources.items()}
+        (out / f"asked_{team.rank}.json").write_text(json.dumps(drawn))
+
+
+class Stopped(Exception):
+    pass
+
+
+def stopped_and_resumed(out: Path, mode: str) -> None:
+    """Stopped between two checkpoints, then continued."""
+
+    def report(step: int, steps: int, record: dict) -> None:
+        if step == 5:
+            raise Stopped
+
+    with suppress(Stopped):
+        train(out, mode, report)
+    train(out, mode)
+
+
+def killed_while_saving(out: Path) -> None:
+    """Both processes die by SIGKILL in the middle of the second checkpoint."""
+    write = state_module.write_safetensors
+
+    def deadly(plans, *rest) -> None:
+        if "00000006" in str(plans[0].path):
+            plans[0].path.write_bytes(b"half")
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(plans, *rest)
+
+    state_module.write_safetensors = deadly
+    train(out)
+
+
+def one_dies(out: Path) -> None:
+    """Process 1 is killed in step 4; process 0 must end with a message and not wait for ever."""
+
+    def report(step: int, steps: int, record: dict) -> None:
+        if step == 3 and os.environ["RANK"] == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    try:
+        train(out, report=report)
+    except InputError as error:
+        (out / "message.txt").write_text(str(error))
+        raise
+
+
+def one_cannot_write(out: Path) -> None:
+    """Process 1 cannot write its share: both stop, and say why."""
+    write = state_module.write_safetensors
+
+    def broken(plans, *rest) -> None:
+        if os.environ["RANK"] == "1" and "00000006" in str(plans[0].path):
+            raise OSError(28, "No space left on device")
+        write(plans, *rest)
+
+    state_module.write_safetensors = broken
+    try:
+        train(out)
+    except InputError as error:
+        (out / f"message_{os.environ['RANK']}.txt").write_text(str(error))
+
+
+SCENARIOS: dict[str, Callable[[Path], None]] = {
+    "ddp": lambda out: train(out, "ddp"),
+    "zero2": lambda out: train(out, "zero2"),
+    "fsdp2": lambda out: train(out, "fsdp2"),
+    "fsdp2_resumed": lambda out: stopped_and_resumed(out, "fsdp2"),
+    "killed": killed_while_saving,
+    "resumed": lambda out: train(out.with_name("killed")),
+    "one_dies": one_dies,
+    "one_cannot_write": one_cannot_write,
+}
+
+
+def start(scenario: str, out: Path, port: int) -> list[int]:
+    """Fork the scenario's processes."""
+    children = []
+    out.mkdir(parents=True, exist_ok=True)
+    for rank in range(PROCESSES):
+        child = os.fork()
+        if child == 0:
+            os.environ.update(
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(PROCESSES), MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=str(port), ACCELERATE_USE_CPU="true",
+            )  # fmt: skip
+            code = 1
+            try:
+                SCENARIOS[scenario](out)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            sys.stdout.flush()
+            os._exit(code)
+        children.append(child)
+    return children
+
+
+def main() -> None:
+    frozen()  # once for all; safe before a fork because the caller allows one thread only
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    for number, scenario in enumerate(sys.argv[3:]):
+        started = time.monotonic()
+        codes = [os.waitpid(child, 0)[1] for child in start(scenario, folder / scenario, port + number)]
+        result = {"codes": [os.waitstatus_to_exitcode(code) for code in codes], "seconds": time.monotonic() - started}
+        (folder / f"{scenario}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
