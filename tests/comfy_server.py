@@ -313,12 +313,6 @@ class ComfyServer:
         cached = events.get("execution_cached", {}).get("nodes", [])
         return Result(prompt_id, entry["outputs"], list(cached), seconds, self.folders)
 
-    def next_prompt(self, known: set[str], timeout: float = 300.0) -> str:
-        """Wait until a prompt that another client queued has ended; its id, which is not among `known`."""
-        return self._poll(
-            lambda: next(iter(set(self.get("/history")) - known), None), timeout, "a prompt from elsewhere"
-        )
-
     def run(self, graph: Graph, timeout: float = 300.0) -> Result:
         """Queue and wait."""
         return self.wait(self.queue(graph), timeout)

@@ -45,9 +45,7 @@ def test_opens_and_runs(server: ComfyServer, browser: Frontend, tmp_path: Path, 
     length = 1 if "SaveImage" in (class_type for class_type, _ in shown.values()) else LENGTH
     browser.set_widgets("VINOReferences", {**size, "length": length})
 
-    known = set(server.get("/history"))
-    browser.run()
-    result = server.wait(server.next_prompt(known))
+    result = server.wait(browser.run())
     browser.page.wait_for_timeout(500)
     browser.page.screenshot(path=str(tmp_path / f"{name}.png"))
     assert browser.problems() == []

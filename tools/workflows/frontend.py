@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,10 @@ _PROBLEMS = """() => app.graph.nodes.flatMap(node => {
 _DIALOGS = ".p-dialog:visible, [role=alertdialog]:visible"
 
 
+def _is_prompt(answer: Any) -> bool:
+    return answer.request.method == "POST" and answer.url.endswith("/prompt") and answer.ok
+
+
 def find_chromium() -> str | None:
     """The system's Chromium or Chrome, or None."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -151,9 +156,32 @@ class Frontend:
         """Set widgets of every node of a type, in order, as if the user had; a node without such a widget is left."""
         self.page.evaluate(_SET_WIDGETS, [class_type, list(values.items())])
 
-    def run(self) -> None:
-        """Press Run (the first of two buttons of that name; the other opens its menu)."""
-        self.page.get_by_role("button", name="Run", exact=True).first.click()
+    def run(self) -> str:
+        """Press Run (the first of two buttons of that name; the other opens its menu); the id of the prompt.
+
+        On a busy machine a press can go nowhere while the frontend redraws, so it is repeated until the server has
+        this very graph. Raises RuntimeError when it never arrives.
+        """
+        graph = self.api()
+        answers: list[Any] = []
+
+        def note(answer: Any) -> None:
+            if _is_prompt(answer) and answer.request.post_data_json["prompt"] == graph:
+                answers.append(answer)
+
+        self.page.on("response", note)
+        button = self.page.get_by_role("button", name="Run", exact=True).first
+        try:
+            for _ in range(5):
+                button.click()
+                deadline = time.monotonic() + 15
+                while not answers and time.monotonic() < deadline:
+                    self.page.wait_for_timeout(100)
+                if answers:
+                    return answers[0].json()["prompt_id"]
+        finally:
+            self.page.remove_listener("response", note)
+        raise RuntimeError(f"Run sent no prompt; on the page: {self.problems()}")
 
     def problems(self) -> list[str]:
         """Unknown nodes, nodes marked red, dialogs in the way, and errors of the page, in words."""
