@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 from ..errors import InputError
 from ..media.sizing import check_frames
-from ..systems import get_system
 from .example import TASKS
 from .typed import build
 
@@ -241,7 +240,6 @@ def _require(condition: bool, message: str) -> None:
 
 
 def _check(run: RunConfig) -> None:
-    get_system(run.system)
     data, optimizer = run.data, run.optimizer
     _require(run.stage in (None, 0, 1, 2, 3), f"stage is {run.stage}; use 0, 1, 2, 3, or null for a fine-tuning.")
     _require(run.steps >= 1, f"steps is {run.steps}; at least 1 is needed.")
