@@ -100,11 +100,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Parallel:
-    """`mode` matters with several processes: "ddp" copies everything; "zero2" shards gradients, optimizer and EMA;
-    "fsdp2" shards the weights too; "deepspeed" leaves ZeRO-2 to DeepSpeed. `timeout` in seconds is how long a process
+    """`mode` matters with several processes: "ddp" copies everything; "zero2" shards gradients, optimizer and EMA, and
+    the weights outside of a step; "fsdp2" shards the weights within a step too. `timeout` in seconds is how long a process
     waits for the others before it gives up."""
 
-    mode: Literal["ddp", "zero2", "fsdp2", "deepspeed"] = "ddp"
+    mode: Literal["ddp", "zero2", "fsdp2"] = "ddp"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     checkpointing: bool = True
     accumulation: int = 1

@@ -1,0 +1,130 @@
+"""Run configs: the shipped ones, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+from training_runs import config, tasks
+
+from vino_core.cli import main
+from vino_core.errors import InputError
+from vino_core.training.config import load_config
+from vino_core.training.stages import check_stage
+
+SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
+PAPER = {
+    # stage: rate, betas, steps, EMA, area, shift, trainable (VINO paper sections 2.3, 3.1 and B)
+    1: (1e-4, (0.9, 0.99), 20_000, None, 320**2, 3, {"connectors", "tokens"}),
+    2: (4e-5, (0.9, 0.95), 4_000, 0.9999, 640**2, 5, {"connectors", "tokens", "mmdit"}),
+    3: (2e-5, (0.9, 0.95), 16_000, 0.9999, 640**2, 5, {"connectors", "tokens", "mmdit"}),
+}
+
+
+def test_all_shipped_configs_are_there() -> None:
+    wanted = {f"{name}_stage{n}" for name in ("vino", "vogue", "tiny") for n in (1, 2, 3)}
+    assert {path.stem for path in SHIPPED} == wanted | {"tiny_stage0", "lora_finetune"}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_configs_are_valid(path: Path) -> None:
+    run = load_config(path)
+    assert sum(task.weight for task in run.data.tasks.values()) == pytest.approx(1)
+    before = {} if run.stage in (None, 0, 1) else {"stage": str(run.stage - 1)}
+    check_stage(run, before)
+
+
+@pytest.mark.parametrize("stage", PAPER)
+def test_the_stages_are_those_of_the_paper(stage: int) -> None:
+    run = load_config(ROOT / "configs" / f"vino_stage{stage}.yaml")
+    found = (run.optimizer.learning_rate, run.optimizer.betas, run.steps, run.ema, run.data.area, run.flow.shift)
+    assert (*found, set(run.train)) == PAPER[stage]
+    assert (run.optimizer.weight_decay, run.optimizer.clip, run.data.dropout, run.data.batch) == (0.01, 1.0, 0.1, 1)
+    assert run.parallel.mode == "zero2" and run.parallel.checkpointing
+
+
+def test_settings_change_from_the_command_line() -> None:
+    path = ROOT / "configs" / "vino_stage1.yaml"
+    run = load_config(path, ["optimizer.learning_rate=3e-5", "data.tasks.t2i.weight=2", "ema=0.5", "seed=7"])
+    assert (run.optimizer.learning_rate, run.data.tasks["t2i"].weight, run.ema, run.seed) == (3e-5, 2.0, 0.5, 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("optimizer.learnig_rate=1", "Did you mean 'learning_rate'"),
+        ("optimizer.learning_rate=fast", "learning_rate is 'fast'; it must be of type float"),
+        ("steps=1.5", "steps is 1.5; it must be of type int"),
+        ("parallel.mode=zero9", "must be one of ddp, zero2"),
+        ("optimizer.betas=[0.9]", "a list of 2 values"),
+        ("train=[vlm]", "must be one of mmdit, connectors"),
+        ("train=[]", "train is empty"),
+        ("stage=4", "stage is 4"),
+        ("ema=1.5", "ema is 1.5"),
+        ("data.dropout=1", "dropout is 1.0"),
+        ("data.tasks.t2x={weight: 1, source: toy}", "t2x unknown. Known: t2i"),
+        ("data.tasks.t2i.source=toy", "toy takes no path"),
+        ("data.frames=6", "6 frames"),
+        ("files.model=x.safetensors", "starts from one of files.model, files.base, fresh"),
+        ("tokens=5", None),
+        ("files.tokens=x", None),
+        ("lora.rank=4", "lora is a fine-tuning"),
+        ("optimizer.warmup=99999", "do not fit into 20000 steps"),
+        ("watch.preview=0", None),
+        ("watch.previews=[]", "names no prompt"),
+        ("nonsense", "write it as name=value"),
+    ],
+)
+def test_wrong_settings_are_refused(change: str, message: str | None) -> None:
+    path = ROOT / "configs" / "vino_stage1.yaml"
+    if message is None:
+        load_config(path, [change])
+        return
+    with pytest.raises(InputError, match=message):
+        load_config(path, [change])
+
+
+def test_contradictions_are_refused(tmp_path: Path) -> None:
+    for changes, message in [
+        ({"files": {"text_encoder": "-", "vae": "-", "tokens": "x"}}, "tokens and files.tokens contradict"),
+        ({"stage": 0}, "plain_text belongs to stage 0"),
+        ({"stage": 0, "train": ["mmdit", "plain_text"]}, "no learnable tokens"),
+        ({"stage": None, "lora": {}, "train": ["mmdit"]}, "lora keeps the MMDiT"),
+        ({"data": {"tasks": {}}}, "data.tasks is empty"),
+        ({"data": {"tasks": {"t2i": {"weight": 0, "source": "toy"}}}}, "no task has a weight"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            config(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("stage", "train", "before", "message"),
+    [
+        (1, ["connectors", "tokens"], None, None),
+        (1, ["connectors", "tokens"], "0", None),
+        (1, ["connectors", "tokens"], "2", "starts from the result of stage 0; .* is the result of stage 2"),
+        (1, ["connectors", "tokens", "mmdit"], None, "stage 1 trains connectors, tokens"),
+        (2, ["connectors", "tokens", "mmdit"], "1", None),
+        (2, ["connectors", "tokens", "mmdit"], None, "of no known stage"),
+        (3, ["connectors", "tokens", "mmdit"], "1", "starts from the result of stage 2"),
+        (3, ["connectors", "tokens"], "2", "stage 3 trains"),
+    ],
+)
+def test_the_order_of_stages(tmp_path: Path, stage: int, train: list, before: str | None, message: str | None) -> None:
+    metadata = {} if before is None else {"stage": before}
+    run = config(tmp_path, stage=stage, train=train, any_order=False)
+    if message is None:
+        check_stage(run, metadata)
+        return
+    with pytest.raises(InputError, match=message):
+        check_stage(run, metadata)
+    check_stage(config(tmp_path, stage=stage, train=train, any_order=True), metadata)
+
+
+def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", str(tmp_path / "none.yaml")]) == 1
+    assert "there is no such config" in capsys.readouterr().err
+    (tmp_path / "bad.yaml").write_text("a: [")
+    assert main(["train", str(tmp_path / "bad.yaml")]) == 1
+    assert "not readable as YAML" in capsys.readouterr().err
