@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
-from training_runs import config, tasks
+from training_runs import config
 
 from vino_core.cli import main
 from vino_core.errors import InputError

@@ -101,8 +101,8 @@ class Data:
 @dataclass(frozen=True)
 class Parallel:
     """`mode` matters with several processes: "ddp" copies everything; "zero2" shards gradients, optimizer and EMA, and
-    the weights outside of a step; "fsdp2" shards the weights within a step too. `timeout` in seconds is how long a process
-    waits for the others before it gives up."""
+    the weights outside of a step; "fsdp2" shards the weights within a step too. `timeout`: seconds
+    that a process waits for the others before it gives up."""
 
     mode: Literal["ddp", "zero2", "fsdp2"] = "ddp"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
