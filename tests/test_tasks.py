@@ -117,7 +117,7 @@ def test_more_than_one_video_and_own_seeds(tmp_path: Path) -> None:
         ([{"index": "../a", "task": "t2i", "caption": ""}], "names the output file"),
         ([{"index": "a", "task": "t2i", "caption": "", "colour": 1}], "unknown fields.*colour"),
         ([{"index": "a", "task": "ti2i", "caption": "", "ref_image_paths": ["no.png"]}], "'no.png' was not found"),
-        ([{"index": "a", "task": "ti2i", "caption": "", "ref_image_paths": "no.png"}], "list of paths"),
+        ([{"index": "a", "task": "ti2i", "caption": "", "ref_image_paths": "no.png"}], "no.png'; it must be list"),
         ([{"index": "a", "task": "t2i", "caption": ""}] * 2, "index a occurs more than once"),
     ],
 )

@@ -15,6 +15,16 @@ from .systems.base import Preset, System
 FIELDS = {"index", "task", "caption", "ref_image_paths", "ref_video_path", "ref_image_have_base", "seed", "negative"}
 """`seed`, `negative` and a list of videos under `ref_video_path` are ours; the rest is the official format."""
 
+_KINDS: dict[str, tuple[type, ...]] = {
+    "index": (str, int),
+    "task": (str,),
+    "caption": (str,),
+    "ref_image_paths": (list, type(None)),
+    "ref_video_path": (str, list, type(None)),
+    "seed": (int, type(None)),
+    "negative": (str, type(None)),
+}
+
 
 @dataclass(frozen=True)
 class Task:
@@ -90,6 +100,10 @@ def _task(row: Any, number: int, path: Path, system: System) -> Task:
     missing = {"index", "task", "caption"} - set(row)
     if missing:
         raise InputError(f"{where}: {', '.join(sorted(missing))} missing.")
+    for field, kinds in _KINDS.items():
+        if field in row and (not isinstance(row[field], kinds) or isinstance(row[field], bool)):
+            allowed = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise InputError(f"{where}: {field} is {row[field]!r}; it must be {allowed}.")
     base_image = bool(row.get("ref_image_have_base") or False)
     name = row["task"]
     if base_image and f"{name}_baseimg" in system.presets:
@@ -99,9 +113,9 @@ def _task(row: Any, number: int, path: Path, system: System) -> Task:
     return Task(
         index=_file_name(str(row["index"]), where),
         preset=name,
-        prompt=str(row["caption"]),
-        images=_paths(row.get("ref_image_paths") or [], path, where),
-        videos=_paths([videos] if isinstance(videos, str) else videos, path, where),
+        prompt=row["caption"],
+        images=_paths(row.get("ref_image_paths") or [], path, where, "ref_image_paths"),
+        videos=_paths([videos] if isinstance(videos, str) else videos, path, where, "ref_video_path"),
         base_image=base_image,
         seed=row.get("seed"),
         negative=row.get("negative"),
@@ -114,9 +128,10 @@ def _file_name(index: str, where: str) -> str:
     return index
 
 
-def _paths(names: Sequence[str], path: Path, where: str) -> tuple[Path, ...]:
-    if isinstance(names, str):
-        raise InputError(f"{where}: ref_image_paths must be a list of paths, not text.")
+def _paths(names: Sequence[str], path: Path, where: str, field: str) -> tuple[Path, ...]:
+    for name in names:
+        if not isinstance(name, str):
+            raise InputError(f"{where}: {field} holds {name!r}; it must be a list of paths.")
     return tuple(_find(name, path, where) for name in names)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import __version__
 from ..errors import InputError
+from ..media.output import check_folder
 from ..systems import SYSTEMS, expect_system, get_system
 from ..systems.base import System
 from ..tasks import Task, get_preset, load_tasks, preset_name, target_size
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{len(tasks) - len(todo)} of {len(tasks)} done already" if len(todo) < len(tasks) else f"{len(tasks)} to do")
     if not todo:
         return 0
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    check_folder(arguments.out)
     generator = _Generator(arguments, system)
     failed = []
     for number, task in enumerate(todo, start=1):
@@ -104,7 +105,11 @@ def _done(task: Task, arguments: argparse.Namespace) -> bool:
     sidecar = arguments.out / f"{task.index}.json"
     if not sidecar.is_file():
         return False
-    record = json.loads(sidecar.read_text(encoding="utf-8"))
+    record = _read_sidecar(sidecar)
+    if record is None:
+        if arguments.overwrite:
+            return False
+        raise InputError(f"{sidecar} was not made by `vino generate`. Choose another --out, or --overwrite.")
     if not (arguments.out / record["file"]).is_file():
         return False
     if record["asked"] == _asked(task, arguments):
@@ -115,6 +120,16 @@ def _done(task: Task, arguments: argparse.Namespace) -> bool:
     raise InputError(
         f"{sidecar} exists with other settings ({', '.join(changed)}). Choose another --out, or --overwrite."
     )
+
+
+def _read_sidecar(path: Path) -> dict[str, Any] | None:
+    """What a sidecar records, or None when it is not one of ours."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    ours = isinstance(record, dict) and isinstance(record.get("file"), str) and isinstance(record.get("asked"), dict)
+    return record if ours else None
 
 
 class _Generator:

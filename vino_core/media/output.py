@@ -29,6 +29,7 @@ _REMEDIES = {
     errno.EACCES: "Make the folder writable or choose another one",
     errno.EPERM: "Make the folder writable or choose another one",
     errno.EROFS: "Choose a folder that is not read-only",
+    errno.EEXIST: "A file of that name is in the way: choose another folder",
     errno.ENOTDIR: "Choose an output path whose parent is a folder",
     errno.EISDIR: "Choose a file name that is not a folder's",
     errno.ENAMETOOLONG: "Choose a shorter file name",
@@ -52,11 +53,32 @@ def write_aside(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "Check the output folder or choose another one")
-        raise InputError(f"{path}: cannot be written ({error.strerror or error}). {remedy}.") from error
+        raise _cannot_write(path, error) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path) -> None:
+    """Make `folder` if it is missing. Raises InputError when it is no folder or no file can be made in it.
+
+    For the start of long work, whose result would otherwise be lost at its end.
+    """
+    trial = folder / f".{secrets.token_hex(8)}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with trial.open("x+b"):
+            pass
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        with suppress(OSError):
+            trial.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> InputError:
+    remedy = _REMEDIES.get(error.errno or 0, "Check the output folder or choose another one")
+    return InputError(f"{path}: cannot be written ({error.strerror or error}). {remedy}.")
 
 
 def write_image(path: str | Path, pixels: Tensor, metadata: Mapping[str, Any] | None = None) -> None:
