@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 from tiny_files import write_tiny_files
-from training_runs import Numbers
+from training_runs import Numbers, one_thread  # noqa: F401
 
 from vino_core.checkpoints.files import load_mmdit, load_tokens, read_metadata
 from vino_core.cli import main

@@ -19,7 +19,7 @@ for folder in (ROOT, ROOT / "tests", ROOT / "tools"):
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
 
-from training_runs import config, tasks, train  # noqa: E402
+from training_runs import config, one_thread, tasks, train  # noqa: E402, F401
 
 RECORDED = ROOT / "tests" / "goldens" / "training" / "losses.json"
 STEPS = 20

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import Numbers, config, exact, parts, sources, tasks, train
+from training_runs import Numbers, config, exact, one_thread, parts, sources, tasks, train  # noqa: F401
 
 from vino_core.checkpoints.files import load_mmdit, load_tokens, read_metadata
 from vino_core.errors import InputError

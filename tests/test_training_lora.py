@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import config, exact, parts, sources, tasks, train
+from training_runs import config, exact, one_thread, parts, sources, tasks, train  # noqa: F401
 
 from vino_core.checkpoints.files import load_tokens
 from vino_core.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import Numbers, config, frozen, parts, sources, tasks, train
+from training_runs import Numbers, config, frozen, one_thread, parts, sources, tasks, train  # noqa: F401
 from training_runs import parts as make_parts
 
 from vino_core.encoder.encode import BranchPrompt, append_tokens, encode_branches, encode_visuals

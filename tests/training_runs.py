@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from tiny_vlm import HIDDEN, tiny_engine
 
@@ -30,6 +32,15 @@ FRESH = {
 }  # fmt: skip
 IMAGES = {"ti2i": 1, "ti2v": 2, "reconstruct_image": 1, "select_image": 3, "tiv2v": 1}
 VIDEOS = {"tv2v": 1, "tiv2v": 1}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Networks this small are faster on one thread, on a busy machine by far. Test files import this to use it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Numbers:

@@ -70,7 +70,8 @@ class Task:
 
     `source`: "toy" (the procedural world), "folder" or "shards" (at `path`). `frames` limits the target and the
     reference clips, `images` the number of reference pictures; examples with more are skipped and listed.
-    `validation`: path of held-out examples of the same kind; the toy world holds out its own.
+    `validation`: path of held-out examples of the same kind; the toy world holds out its own. `captions`: which ones
+    the toy world writes.
     """
 
     weight: float
@@ -80,6 +81,7 @@ class Task:
     images: int | None = None
     batch: int | None = None
     validation: str | None = None
+    captions: Literal["long", "short", "both"] = "both"
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,8 @@ def _check_data(data: Data) -> None:
         _require(task.weight >= 0, f"data.tasks.{name}.weight is {task.weight}; it must be 0 or more.")
         needs = "takes no" if task.source == "toy" else "needs a"
         _require((task.source == "toy") == (task.path is None), f"data.tasks.{name}: {task.source} {needs} path.")
+        own = task.source == "toy" or (task.captions == "both")
+        _require(own, f"data.tasks.{name}.captions belongs to the toy world; {task.source} brings its own captions.")
         _require(task.batch is None or task.batch >= 1, f"data.tasks.{name}.batch is {task.batch}; use 1 or more.")
         if task.frames is not None:
             check_frames(task.frames)

@@ -8,6 +8,9 @@ from ..errors import InputError
 from .config import RunConfig, Task
 from .example import ExampleSource
 
+_SHORTEST_CLIP = 5
+"""Frames of the toy world's shortest clip; its picture tasks do not look at the number."""
+
 
 def training_sources(run: RunConfig) -> dict[str, ExampleSource]:
     """Examples to train on, by task. Raises InputError when a folder or its manifest cannot be used."""
@@ -34,9 +37,13 @@ def _source(run: RunConfig, name: str, task: Task, path: str | None, held_out: b
     if task.source == "toy":
         from ..toyworld.tasks import ToySource
 
-        frames = task.frames or run.data.frames
         return ToySource(
-            name, run.seed, size=math.isqrt(run.data.area), frames=frames, split="held_out" if held_out else "train"
+            name,
+            run.seed,
+            size=math.isqrt(run.data.area),
+            frames=max(_SHORTEST_CLIP, task.frames or run.data.frames),
+            split="heldout" if held_out else "train",
+            captions=task.captions,
         )
     if path is None:
         raise InputError(f"data.tasks.{name}: source '{task.source}' needs a path.")
