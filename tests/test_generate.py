@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
+from media_files import moving_bar, write_clip
 from paths import GOLDENS
 from PIL import Image
 from tiny_files import write_tiny_files
@@ -58,6 +59,21 @@ def test_video_edit_with_an_image_takes_the_size_of_the_video(files: list[str], 
     assert frames[0].std() > 1
     record = json.loads(only(tmp_path, "*_tiv2v.json").read_text())
     assert record["settings"]["image_scale"] == 3.0
+
+
+def test_each_of_several_videos_counts(files: list[str], tmp_path: Path) -> None:
+    clip = GOLDENS / "media" / "clip_a.mp4"
+    other = write_clip(tmp_path / "other.mp4", moving_bar(5))
+    words = ["--prompt", "Video 1 like Video 2", "--frames", 5, "--seed", 1, "--text-scale", 1]
+    results = []
+    for name, second in (("same", clip), ("other", other), ("none", None)):
+        videos = ["--video", clip, *(["--video", second] if second else [])]
+        assert generate(files, tmp_path / name, *words, *videos) == 0
+        record = json.loads(only(tmp_path / name, "*.json").read_text())
+        assert record["settings"]["videos"] == len(videos) // 2
+        with av.open(str(only(tmp_path / name, "*_tv2v.mp4"))) as result:
+            results.append(b"".join(frame.to_ndarray(format="rgb24").tobytes() for frame in result.decode(video=0)))
+    assert len(set(results)) == 3
 
 
 def rows(*indices: str, **fields: object) -> list[dict]:
