@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from training_runs import exact
+from training_runs import exact, one_thread  # noqa: F401
 from training_worker import SCENARIOS, run_of
 from training_worker import parts as worker_parts
 from training_worker import sources as worker_sources
@@ -88,6 +88,14 @@ def test_killed_while_saving_and_resumed_bit_for_bit(folder: Path) -> None:
 def test_sharded_runs_resume_bit_for_bit(folder: Path) -> None:
     assert result(folder, "fsdp2_resumed")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
     assert exact(read_record(folder / "fsdp2_resumed")) == exact(read_record(folder / "fsdp2"))
+
+
+@pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
+def test_previews_and_validation_leave_no_trace(folder: Path, mode: str) -> None:
+    assert result(folder, f"{mode}_watched")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    assert exact(read_record(folder / f"{mode}_watched")) == exact(read_record(folder / mode))
+    made = sorted(path.name for path in (folder / f"{mode}_watched" / "previews").iterdir())
+    assert made == ["step_00000004_0.png", "step_00000008_0.png"]
 
 
 def test_when_one_process_dies_the_other_stops_with_a_message(folder: Path) -> None:

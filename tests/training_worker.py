@@ -36,15 +36,19 @@ PROCESSES = 2
 DATA = {"tasks": tasks("t2i", "ti2i", "ti2v"), "batch": 1}
 
 
-def run_of(out: Path, mode: str = "ddp", accumulation: int = 1, steps: int = 10) -> RunConfig:
+PREVIEW = {"prompt": "a fox", "width": 32, "height": 32, "steps": 2, "text_scale": 2.0}
+WATCH = {"preview": 4, "previews": [PREVIEW], "validate": 5, "validation_examples": 3}
+
+
+def run_of(out: Path, mode: str = "ddp", accumulation: int = 1, watch: dict | None = None) -> RunConfig:
     parallel = {"mode": mode, "accumulation": accumulation, "checkpointing": mode == "fsdp2"}
-    return config(out, steps=steps, data=DATA, ema=0.9, parallel=parallel, save={"every": 3})
+    return config(out, steps=10, data=DATA, ema=0.9, parallel=parallel, save={"every": 3}, watch=watch or {})
 
 
-def train(out: Path, mode: str = "ddp", report: Callable | None = None) -> None:
-    run = run_of(out, mode)
+def train(out: Path, mode: str = "ddp", report: Callable | None = None, watch: dict | None = None) -> None:
+    run = run_of(out, mode, watch=watch)
     with Team(run.parallel) as team:
-        trainer = Trainer(run, parts(run), sources(run), team)
+        trainer = Trainer(run, parts(run), sources(run), team, validation=sources(run))
         trainer.train(report)
         drawn = {name: source.asked for name, source in trainer.feed.sources.items()}
         (out / f"asked_{team.rank}.json").write_text(json.dumps(drawn))
@@ -115,6 +119,8 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "zero2": lambda out: train(out, "zero2"),
     "fsdp2": lambda out: train(out, "fsdp2"),
     "fsdp2_resumed": lambda out: stopped_and_resumed(out, "fsdp2"),
+    "ddp_watched": lambda out: train(out, "ddp", watch=WATCH),
+    "fsdp2_watched": lambda out: train(out, "fsdp2", watch=WATCH),
     "killed": killed_while_saving,
     "resumed": lambda out: train(out.with_name("killed")),
     "one_dies": one_dies,

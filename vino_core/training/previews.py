@@ -29,8 +29,10 @@ def previews(pipeline: Pipeline, wanted: Sequence[Preview], flow: Flow) -> Itera
             shift=flow.shift,
             seed=preview.seed,
         )
-        with torch.random.fork_rng(devices):
-            yield pipeline.generate(request)
+        request.validate(pipeline.system)
+        # Not `generate`: a tensor that is first made in its inference mode could not be trained on afterwards.
+        with torch.no_grad(), torch.random.fork_rng(devices):
+            yield pipeline.decode(pipeline.sample(request, pipeline.encode(request)))[0]
 
 
 def write_preview(folder: Path, step: int, number: int, frames: Tensor, rate: float) -> Path:

@@ -41,7 +41,9 @@ class Team:
         self.accelerator = Accelerator(cpu=parallel.device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
         self.parallel = parallel
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
-        self.device = self.accelerator.device
+        device = self.accelerator.device
+        # Under several processes accelerate says cpu:0, which torch takes for another place than cpu.
+        self.device = torch.device("cpu") if device.type == "cpu" else device
         self.sharded = self.size > 1 and parallel.mode in ("zero2", "fsdp2")
 
     @property
