@@ -131,18 +131,18 @@ LEAST_STYLED_CONTRAST = 55.0
 def is_clear(scene: Scene) -> bool:
     """Whether every sprite stands out, stays in sight and apart from the others in every frame."""
     least = LEAST_CONTRAST if scene.style.kind in ("none", "negative") else LEAST_STYLED_CONTRAST
-    if scene.style.kind == "mosaic" and any(sprite.size == "small" for sprite in scene.sprites):
-        return False
     if any(contrast(sprite, scene.background, scene.style) < least for sprite in scene.sprites):
         return False
     moves = scene.camera.kind != STILL or any(sprite.motion.kind != STILL for sprite in scene.sprites)
     border = 0.1 if scene.camera.kind != STILL else None
+    # The blocks of a mosaic hide the shape of anything small.
+    least_radius = 0.19 if scene.style.kind == "mosaic" else 0.0
     for time in _CHECKED if moves else (0.0,):
         view = scene.camera.view(time)
         seen = [appearance(sprite, view, time) for sprite in scene.sprites]
         for index, one in enumerate(seen):
             edge = one.radius - _MARGIN / 2 if border is None else border
-            if not (edge <= one.x <= 1 - edge and edge <= one.y <= 1 - edge):
+            if one.radius < least_radius or not (edge <= one.x <= 1 - edge and edge <= one.y <= 1 - edge):
                 return False
             for other in seen[:index]:
                 if math.hypot(one.x - other.x, one.y - other.y) < one.radius + other.radius + _MARGIN * view.zoom:

@@ -55,7 +55,8 @@ STYLES = ("greyscale", "sepia", "negative", "mosaic")
 
 _DIRECTIONS = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "up": (0.0, -1.0), "down": (0.0, 1.0)}
 TRAVEL = 0.3
-PAN = 0.25
+PAN = 0.22
+"""No background repeats after this distance, so that the end of a pan never looks like its start."""
 
 
 class Pose(NamedTuple):

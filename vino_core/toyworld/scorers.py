@@ -1,0 +1,319 @@
+"""Exact scores of a result, from its pixels and the words that asked for it.
+
+A scorer knows the scene that was asked for and the pixels of the references, never the pixels of the true result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from . import reading
+from .backgrounds import BACKGROUNDS
+from .draw import coverage
+from .plans import Plan, ToyExample
+from .reading import Frame
+from .world import (
+    COLOURS,
+    SHAPES,
+    SIZES,
+    STYLES,
+    TEXTURES,
+    Scene,
+    Sprite,
+    Style,
+    Texture,
+    View,
+    appearance,
+    times,
+)
+
+Floats = NDArray[np.float32]
+
+PLACE_LIMIT = 0.07
+"""Fraction of the side by which a sprite may miss its place; named places are 0.29 apart."""
+MOTION_LIMIT = 0.05
+"""Mean over the frames of a moving sprite."""
+SURFACE_LIMIT = 45.0
+GROUND_LIMIT = 30.0
+LIKENESS_LIMIT = 0.6
+MOST_DECIBELS = 60.0
+"""Equal pixels count as this much, so that a mean over examples exists."""
+_DISTRACTORS = 6
+_INDISTINCT = 2.0
+"""A difference of errors (0..255) that noise may make."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The scores of one result. What does not apply to its task is None.
+
+    `checks` holds every attribute that was asked for, `followed` is all of them together. `identity`: every subject
+    shows its own reference's surface and no other; `confused`: one shows another reference's. `likeness`: correlation
+    with the right surface. `untouched`: PSNR in dB against the source where the edit changes nothing. `place_error`:
+    mean distance to the expected places over all frames, as a fraction of the side. `first_frame`: PSNR in dB against
+    the picture that the clip starts from.
+    """
+
+    checks: dict[str, bool]
+    identity: bool | None = None
+    confused: bool | None = None
+    likeness: float | None = None
+    untouched: float | None = None
+    motion: bool | None = None
+    place_error: float | None = None
+    first_frame: float | None = None
+
+    @property
+    def followed(self) -> bool:
+        return all(self.checks.values())
+
+    @property
+    def passed(self) -> bool:
+        """Followed, with the right subjects, and at least 28 dB where nothing was to change."""
+        return self.followed and self.identity is not False and (self.untouched is None or self.untouched >= 28)
+
+
+def score(result: Tensor, toy: ToyExample) -> Score:
+    """Score a result uint8 [T, S, S, 3]. Raises ValueError when its shape is not that of the example's target."""
+    plan, example = toy.truth, toy.example
+    if result.shape != example.target.shape:
+        raise ValueError(f"{example.id}: the result is {list(result.shape)}, not {list(example.target.shape)}")
+    pixels = result.numpy().astype(np.float32)
+    scene = reading.settle(plan.target, pixels[0]) if plan.is_open else plan.target
+    frames = [Frame(frame, scene, time) for frame, time in zip(pixels, times(len(pixels)), strict=True)]
+    for frame in frames:
+        for index in range(len(scene.sprites)):
+            frame.found[index] = reading.locate(frame, index)
+    keys = frames if len(frames) == 1 else [frames[0], frames[len(frames) // 2], frames[-1]]
+
+    checks = _scene_checks(keys)
+    readers = [_Reader(keys, index) for index in range(len(scene.sprites))]
+    for reader in readers:
+        for name, holds in _sprite_checks(reader).items():
+            checks[name] = checks.get(name, True) and holds
+    errors = [frame.found[index].error for frame in frames for index in range(len(scene.sprites))]
+    motion = None
+    if plan.is_clip and scene.sprites:
+        motion = all(_follows(frames, reader) for reader in readers)
+        checks["motion"] = motion
+    identity = confused = like = None
+    subjects = [reader for reader in readers if reader.sprite.texture.is_pattern]
+    if subjects:
+        verdicts = [_surface_verdict(reader, plan) for reader in subjects]
+        likes = [float(np.mean([reading.likeness(frame, one.index) for frame in keys])) for one in subjects]
+        like = min(likes)
+        identity = all(verdict == "own" for verdict in verdicts) and like >= LIKENESS_LIMIT
+        confused = "other reference" in verdicts
+    return Score(
+        checks=checks,
+        identity=identity,
+        confused=confused,
+        likeness=like,
+        untouched=_untouched(pixels, toy),
+        motion=motion,
+        place_error=float(np.mean(errors)) if errors else None,
+        first_frame=_first_frame(pixels, toy),
+    )
+
+
+def psnr(one: Floats, other: Floats) -> float:
+    """Peak signal to noise ratio in dB of values 0..255, at most MOST_DECIBELS."""
+    error = reading.rms(one - other)
+    return min(MOST_DECIBELS, 20 * math.log10(255 / error)) if error else MOST_DECIBELS
+
+
+def _scene_checks(keys: Sequence[Frame]) -> dict[str, bool]:
+    scene = keys[0].scene
+    error = float(np.mean([reading.ground_error(frame, frame.backdrop) for frame in keys]))
+    checks = {
+        "background": reading.backgrounds(keys) == scene.background and error < GROUND_LIMIT,
+        "style": _has_style(keys[0]),
+        "count": not any(reading.has_more(frame) for frame in keys),
+    }
+    if len(keys) > 1 and BACKGROUNDS[scene.background].share:
+        checks["camera"] = all(_shown_view(frame) == frame.view for frame in keys[1:])
+    return checks
+
+
+def _has_style(frame: Frame) -> bool:
+    """Whether no other style fits better, beyond what noise can do where two look the same (a grey background)."""
+    own = frame.scene.style
+    # Other duotones stand for what words cannot list.
+    others = {Style(), *map(Style, STYLES), *(Style("duotone", own.seed + number) for number in (1, 2, 3))} - {own}
+    found = frame.found_sprites()
+
+    def misfit(style: Style) -> float:
+        return reading.rms(np.minimum(reading.distance(frame.pixels, frame.drawn(found, style)), 90.0))
+
+    return misfit(own) <= 1.02 * min(map(misfit, others)) + 0.5
+
+
+def _shown_view(frame: Frame) -> View:
+    """The view that fits the background best: the expected one, one a little beside it, or the first frame's."""
+    dx, dy, zoom = frame.view
+    shifts = (0.0, -0.05 / zoom, 0.05 / zoom)
+    candidates = [View(dx + x, dy + y, zoom * z) for z in (1.0, 0.88, 1.14) for y in shifts for x in shifts]
+    if max(abs(dx), abs(dy), abs(zoom - 1)) > 0.05:
+        candidates.append(View())
+    return min(candidates, key=lambda view: reading.ground_error(frame, frame.ground(frame.scene.background, view)))
+
+
+@dataclass(eq=False)
+class _Reader:
+    """What key frames show at one sprite of the scene."""
+
+    keys: Sequence[Frame]
+    index: int
+
+    @cached_property
+    def sprite(self) -> Sprite:
+        return self.keys[0].scene.sprites[self.index]
+
+    @cached_property
+    def is_there(self) -> bool:
+        return all(frame.found[self.index].is_there for frame in self.keys)
+
+    def surface_error(self, sprite: Sprite) -> float:
+        return float(np.mean([reading.surface_error(frame, self.index, sprite) for frame in self.keys]))
+
+    @cached_property
+    def shown(self) -> tuple[Sprite, float]:
+        """The sprite with the colour and texture that fit best, and their error. A pattern stays what it should be."""
+        own = self.surface_error(self.sprite)
+        if self.sprite.colour is None:
+            return self.sprite, own
+        others = [replace(self.sprite, colour=colour, texture=Texture(kind)) for colour in COLOURS for kind in TEXTURES]
+        errors = [self.surface_error(one) for one in others]
+        best = int(np.argmin(errors))
+        # In some styles two colours look the same.
+        return (self.sprite, own) if own <= errors[best] + _INDISTINCT else (others[best], errors[best])
+
+    def outline_error(self, keys: Sequence[Frame], shape: str, ratio: float) -> float:
+        """How badly a shape fits, `ratio` times as large as expected: with its surface if that is known, else bare."""
+        surface, error = self.shown
+        total = 0.0
+        for frame in keys:
+            radius = frame.expected(self.index).radius * ratio
+            if error < SURFACE_LIMIT:
+                total += reading.outline_error(frame, self.index, replace(surface, shape=shape), radius)
+            else:
+                total -= reading.overlap(frame, self.index, shape, radius)
+        return total
+
+    def turned_error(self, turn: float) -> float:
+        """How badly the sprite fits if it were turned further in the later key frames."""
+        return float(np.mean([reading.turned_error(frame, self.index, turn) for frame in self.keys[1:]]))
+
+
+def _sprite_checks(reader: _Reader) -> dict[str, bool]:
+    sprite = reader.sprite
+    if not reader.is_there:
+        return {name: False for name in ("found", "shape", "size", "colour", "texture", "place")}
+    shape, size = min(
+        ((shape, size) for shape in SHAPES for size in SIZES),
+        key=lambda option: reader.outline_error(reader.keys, option[0], SIZES[option[1]] / sprite.radius),
+    )
+    checks = {
+        "found": True,
+        "shape": shape == sprite.shape,
+        "size": size == sprite.size,
+        "place": reader.keys[0].found[reader.index].error < PLACE_LIMIT,
+    }
+    if sprite.colour:
+        shown, error = reader.shown
+        checks["colour"] = shown.colour == sprite.colour and error < SURFACE_LIMIT
+        checks["texture"] = shown.texture == sprite.texture
+    return checks
+
+
+def _surface_verdict(reader: _Reader, plan: Plan) -> str:
+    """Whose pattern a subject shows: its "own", an "other reference"'s, or "another" (or none in particular)."""
+    if not reader.is_there:
+        return "another"
+    own = reader.sprite.texture
+    inputs = (*plan.images, *plan.videos)
+    references = {one.texture for scene in inputs for one in scene.sprites if one.texture.is_pattern} - {own}
+    strangers = [Texture("pattern", own.colours, own.waves + number) for number in range(1, _DISTRACTORS + 1)]
+    strangers += [Texture("pattern", own.colours + number, own.waves) for number in range(1, _DISTRACTORS + 1)]
+
+    def misfit(texture: Texture) -> float:
+        return reader.surface_error(replace(reader.sprite, texture=texture))
+
+    best = misfit(own)
+    if min(map(misfit, strangers)) <= best or _flat_error(reader) <= best:
+        return "another"
+    return "other reference" if any(misfit(texture) <= best for texture in references) else "own"
+
+
+def _flat_error(reader: _Reader) -> float:
+    """Error of the surface if it were of one colour, the best one: what a blurred copy would also reach."""
+    shown = [frame.pixels[reading.interior(frame, reader.index)] for frame in reader.keys]
+    return float(np.mean([reading.rms(pixels - pixels.mean(0)) for pixels in shown]))
+
+
+def _follows(frames: Sequence[Frame], reader: _Reader) -> bool:
+    """Whether a sprite was, in every frame, about where it should be, of the right size and turned the right way."""
+    motion = reader.sprite.motion
+    found = [frame.found[reader.index] for frame in frames]
+    if not all(one.is_there for one in found) or np.mean([one.error for one in found]) > MOTION_LIMIT:
+        return False
+    if max(one.error for one in found) > 2 * MOTION_LIMIT:
+        return False
+    if motion.kind in ("grow", "shrink"):
+        end = motion.pose(1.0).scale
+        ratios = (1.0, 1 / end, end, end**-0.5, end**0.5)
+        last = reader.keys[-1:]
+        return min(ratios, key=lambda ratio: reader.outline_error(last, reader.sprite.shape, ratio)) == 1.0
+    if motion.kind == "spin":
+        turns = (0.0, 0.25 * math.pi, -0.25 * math.pi, 0.5 * math.pi, -0.5 * math.pi, math.pi)
+        return min(turns, key=reader.turned_error) == 0.0
+    return True
+
+
+def _untouched(pixels: Floats, toy: ToyExample) -> float | None:
+    """PSNR against the source where the instruction changes nothing; None when it changes everything."""
+    plan = toy.truth
+    source, target = plan.source, plan.target
+    if source is None or source.style != target.style or source.camera != target.camera:
+        return None
+    size = pixels.shape[1]
+    kept = np.stack([_kept(source, target, time, size) for time in times(len(pixels))])
+    if kept.sum() < 16:
+        return None
+    before = np.broadcast_to(_source_pixels(toy, source), pixels.shape)
+    return psnr(pixels[kept], before[kept])
+
+
+def _kept(source: Scene, target: Scene, time: float, size: int) -> NDArray[np.bool_]:
+    view = target.camera.view(time)
+    if source.background != target.background:
+        inside = np.zeros((size, size), bool)
+        for sprite in set(source.sprites) & set(target.sprites):
+            inside |= coverage(sprite.shape, appearance(sprite, view, time), size) >= 0.999
+        return inside
+    changed = np.zeros((size, size), bool)
+    for sprite in set(source.sprites) ^ set(target.sprites):
+        changed |= coverage(sprite.shape, appearance(sprite, view, time), size) > 0
+    return ~reading.grown(changed, round(size * 3 / 64))
+
+
+def _source_pixels(toy: ToyExample, source: Scene) -> Floats:
+    """The reference that an edit starts from: [T, S, S, 3], or [1, S, S, 3] when it is a picture."""
+    plan, example = toy.truth, toy.example
+    if source in plan.videos:
+        return example.videos[plan.videos.index(source)].numpy().astype(np.float32)
+    return example.images[plan.images.index(source)][None].numpy().astype(np.float32)
+
+
+def _first_frame(pixels: Floats, toy: ToyExample) -> float | None:
+    plan = toy.truth
+    if not plan.is_clip or plan.source is None or plan.source not in plan.images:
+        return None
+    return psnr(pixels[0], _source_pixels(toy, plan.source)[0])
