@@ -60,7 +60,15 @@ def test_reading_ahead_and_previews_and_validation_leave_no_trace(tmp_path: Path
     assert first != second  # the weights moved
     torch.set_rng_state(before)
     scalars = tensorboard_scalars(tmp_path / "tensorboard")
-    wanted = {"loss", "learning_rate", "speed/tokens_per_second", "speed/mfu", "validation/ti2v", "data/skipped"}
+    wanted = {
+        "loss",
+        "learning_rate",
+        "speed/tokens_per_second",
+        "speed/mfu",
+        "validation/ti2v",
+        "data/skipped",
+        "memory/peak_gb",
+    }
     assert wanted | {f"gradient_norm/{part}" for part in ("mmdit", "connectors", "tokens", "all")} <= set(scalars)
     assert scalars["validation/ti2v"] == [3, 6]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -231,6 +232,10 @@ class Trainer:
         }
         if device.type == "cuda":
             scalars["memory/peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
+        elif sys.platform == "linux":
+            import resource
+
+            scalars["memory/peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         return scalars
 
     def _watch(self, metrics: Metrics) -> None:

@@ -41,6 +41,12 @@ class Team:
         self.accelerator = Accelerator(cpu=parallel.device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
         self.parallel = parallel
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
+        launched = self.accelerator.distributed_type.value
+        if launched in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+            raise InputError(
+                f"the launcher asks for {launched}, but the config decides how weights are spread. Launch without it, "
+                "and choose parallel.mode: ddp, zero2 or fsdp2."
+            )
         device = self.accelerator.device
         # Under several processes accelerate says cpu:0, which torch takes for another place than cpu.
         self.device = torch.device("cpu") if device.type == "cpu" else device
