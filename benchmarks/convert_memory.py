@@ -74,7 +74,7 @@ def main() -> int:
         print(f"input   {source.stat().st_size / 1e9:6.2f} GB, {count} tensors")
         print(f"output  {written / 1e9:6.2f} GB in {seconds:.0f} s, exit status {status}")
         for field in FIELDS:
-            print(f"{field:8}{peaks[field] / 1e9:6.2f} GB peak, {idle[field] / 1e9:.2f} GB with nothing but the imports")
+            print(f"{field:8}{peaks[field] / 1e9:6.2f} GB peak, {idle[field] / 1e9:.2f} GB with the imports alone")
     return status
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from vino_core.allocator import keep_freed_memory
 from vino_core.config import MMDiTConfig
 from vino_core.mmdit.model import Conditioning, MMDiT
 
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    keep_freed_memory()  # as `vino generate` does on a CPU
     results = [measure(dtype, arguments.repeats) for dtype in TARGETS]
     for result in results:
         print(", ".join(f"{name} {value}" for name, value in result.items()))

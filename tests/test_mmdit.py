@@ -170,6 +170,38 @@ def test_bfloat16_rows_do_not_change_the_error_of_a_bfloat16_model(model: MMDiT)
     assert errors[1] < 1.2 * errors[0]
 
 
+def test_rows_that_nothing_reads_change_nothing(model: MMDiT) -> None:
+    sample, latents, timestep = random_conditioning(6, (1, 4, 4)), torch.randn(1, 16, 2, 4, 4), torch.tensor([500.0])
+    lengths = []
+
+    def every_row(kind, index, block, *arguments, **needed):
+        return block(*arguments)
+
+    def count(_, __, out):
+        lengths.append(out.shape[1])
+
+    hook = model.single_blocks[-1].register_forward_hook(count)
+    everything = model(latents, timestep, sample, runner=every_row)
+    needed = model(latents, timestep, sample)
+    hook.remove()
+    assert lengths == [6 + 6 + 8, 8]
+    assert torch.allclose(needed, everything, atol=1e-6)
+
+
+def test_inference_in_place_equals_training_out_of_place(model: MMDiT) -> None:
+    sample, latents, timestep = (
+        random_conditioning(6, (1, 4, 4)),
+        torch.randn(2, 16, 2, 4, 4),
+        torch.tensor([500.0, 9.0]),
+    )
+    sample = stack([sample, sample])
+    with torch.enable_grad():
+        training = model(latents, timestep, sample)
+    with torch.no_grad():
+        inference = model(latents, timestep, sample)
+    assert torch.allclose(inference, training, atol=1e-6)
+
+
 def test_sizes_that_do_not_divide_into_patches_are_named(model: MMDiT) -> None:
     with pytest.raises(InputError, match=r"\(1, 5, 4\).*multiples of 16"):
         model(torch.randn(1, 16, 1, 5, 4), torch.tensor([500.0]), random_conditioning(5))

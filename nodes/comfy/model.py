@@ -89,14 +89,14 @@ def _runner(options: Options, counts: dict[str, int]) -> BlockRunner:
     """Run blocks, or what another node put in their place (`patches_replace`)."""
     replacements = options.get("patches_replace", {}).get("dit", {})
 
-    def run(kind: str, index: int, block: nn.Module, *arguments: Any) -> Any:
+    def run(kind: str, index: int, block: nn.Module, *arguments: Any, **needed: Any) -> Any:
         options.update(block_type=kind.removesuffix("_block"), block_index=index, total_blocks=counts[kind])
         replacement: Callable | None = replacements.get((kind, index))
         if kind == "double_block":
             img, txt, vector, rotary, attention = arguments
             options["img_slice"] = [txt.shape[1], txt.shape[1] + img.shape[1]]
         if replacement is None:
-            return block(*arguments)
+            return block(*arguments, **needed)
 
         streams = ("img", "txt") if kind == "double_block" else ("img",)
         *values, vector, rotary, attention = arguments

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..allocator import keep_freed_memory
 from ..errors import InputError
 from ..media.output import check_folder
 from ..systems import SYSTEMS, expect_system, get_system
@@ -66,6 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
     print(f"{len(tasks) - len(todo)} of {len(tasks)} done already" if len(todo) < len(tasks) else f"{len(tasks)} to do")
     if not todo:
         return 0
+    for task in todo:
+        for path in task.missing:
+            print(f"{task.index} will fail: there is no file '{path}'", file=sys.stderr, flush=True)
     check_folder(arguments.out)
     generator = _Generator(arguments, system)
     failed = []
@@ -94,10 +98,12 @@ def _single(arguments: argparse.Namespace, system: System) -> Task:
 def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     """What a user asked for, as it is compared on a resume; a seed that nobody gave is not part of it."""
     seed = task.seed if task.seed is not None else arguments.seed
-    asked = {name: getattr(arguments, name) for name in (*OVERRIDES, "posterior", "area", "understand", "negative")}
+    flags = (*OVERRIDES, "posterior", "area", "understand", "negative", "dtype")
+    asked = {name: getattr(arguments, name) for name in flags}
+    weights = {name: getattr(arguments, name).name for name in ("model", "tokens", "text_encoder", "vae")}
     files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
     row = {"preset": arguments.preset or task.preset, "prompt": task.prompt, "base_image": task.base_image}
-    return {**asked, **row, **files, "task_negative": task.negative, "seed": seed, "model": arguments.model.name}
+    return {**asked, **row, **files, "task_negative": task.negative, "seed": seed, **weights}
 
 
 def _done(task: Task, arguments: argparse.Namespace) -> bool:
@@ -145,6 +151,9 @@ class _Generator:
 
         self.arguments, self.system = arguments, system
         device = arguments.device or _best_device(torch)
+        _check_device(torch, device)
+        if device == "cpu":
+            keep_freed_memory()
         dtype = getattr(torch, arguments.dtype)
         home = "cpu" if arguments.offload else device
         model, made_for = load_mmdit(arguments.model, dtype, home)
@@ -202,7 +211,7 @@ class _Generator:
 
         arguments, system = self.arguments, self.system
         preset = get_preset(system, arguments.preset or task.preset)
-        area = arguments.area or system.area
+        area = system.area if arguments.area is None else arguments.area
         frames = arguments.frames or preset.frames
         references = References(
             images=tuple(prepare_image(read_image(path), area) for path in task.images),
@@ -240,3 +249,11 @@ def _best_device(torch: Any) -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _check_device(torch: Any, device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {device}: cannot be used ({reason}). Choose cpu, or install its torch.") from error

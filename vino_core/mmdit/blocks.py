@@ -160,16 +160,26 @@ class SingleBlock(nn.Module):
         self.pre_norm = operations.LayerNorm(width, elementwise_affine=False, eps=1e-6, **placement)
         self.modulation = Modulation(width, 3, operations, placement)
 
-    def forward(self, x: Tensor, vector: Tensor, rotary: Tensor, attention: Attention) -> Tensor:
-        """`x` [B, L + N, C], text first -> the updated stream."""
+    def forward(
+        self, x: Tensor, vector: Tensor, rotary: Tensor, attention: Attention, rows: slice = slice(None)
+    ) -> Tensor:
+        """`x` [B, L + N, C], text first -> the `rows` of the updated stream, by default all."""
         shift, scale, gate = self.modulation(vector)
         fused = self.linear1(modulate(self.pre_norm(x), shift, scale))
-        qkv, hidden = fused.split((3 * self.width, fused.shape[-1] - 3 * self.width), dim=-1)
-        q, k, v = heads(qkv, 3, self.count)
-        q, k = self.norm(q, k)
-        attended = attention(rotate(q, rotary), rotate(k, rotary), v)
-        hidden = nn.functional.gelu(hidden, approximate="tanh")
-        return gated(x, self.linear2(torch.cat((attended, hidden), dim=-1)), gate)
+        q, k, v = heads(fused[..., : 3 * self.width], 3, self.count)
+        q, k = self.norm(q[:, :, rows], k)
+        attended = attention(rotate(q, rotary[rows]), rotate(k, rotary), v)
+        return gated(x[:, rows], self.linear2(self._join(fused[:, rows], attended)), gate)
+
+    def _join(self, fused: Tensor, attended: Tensor) -> Tensor:
+        """Attention's output beside the activated MLP, [B, L + N, width + hidden]."""
+        hidden = fused[..., 3 * self.width :]
+        if torch.is_grad_enabled():
+            return torch.cat((attended, nn.functional.gelu(hidden, approximate="tanh")), dim=-1)
+        # The values are spent, and their place is beside the MLP's: the largest tensors of a step stay the only ones.
+        torch.ops.aten.gelu_(hidden, approximate="tanh")
+        fused[..., 2 * self.width : 3 * self.width] = attended
+        return fused[..., 2 * self.width :]
 
 
 class FinalLayer(nn.Module):

@@ -18,12 +18,15 @@ from .packing import Grid, Layout, bounded_layout, pack, rotary_table
 from .refiner import TokenRefiner
 
 BlockRunner = Callable[..., Any]
-"""Runs one block: `runner(kind, index, block, *arguments)` with kind "double_block" or "single_block"."""
+"""Runs one block: `runner(kind, index, block, *arguments, **needed)` with kind "double_block" or "single_block".
+
+`needed` may limit the rows of the result; a runner that ignores it returns them all.
+"""
 
 
-def run_block(kind: str, index: int, block: nn.Module, *arguments: Any) -> Any:
+def run_block(kind: str, index: int, block: nn.Module, *arguments: Any, **needed: Any) -> Any:
     """The plain runner. Others may checkpoint, replace or observe the block."""
-    return block(*arguments)
+    return block(*arguments, **needed)
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,11 @@ class MMDiT(nn.Module):
         for index, block in enumerate(self.double_blocks):
             img, txt = runner("double_block", index, block, img, txt, vector, rotary, attention)
         x = torch.cat((txt, img), dim=1)
+        target = slice(text + layout.target.start, text + layout.target.stop)
         for index, block in enumerate(self.single_blocks):
-            x = runner("single_block", index, block, x, vector, rotary, attention)
-        target = x[:, text:][:, layout.target]
-        return self.unpatchify(self.final_layer(target, vector), grid)
+            # What the last block makes of other rows is never read.
+            needed = {"rows": target} if index == len(self.single_blocks) - 1 else {}
+            x = runner("single_block", index, block, x, vector, rotary, attention, **needed)
+        if x.shape[1] == text + layout.tokens:
+            x = x[:, target]
+        return self.unpatchify(self.final_layer(x, vector), grid)

@@ -31,9 +31,9 @@ class PlainText(nn.Module):
         return self.words(ids % self.words.num_embeddings) + self.places(order)
 
 
-def checkpointed(kind: str, index: int, block: nn.Module, *arguments: Any) -> Any:
+def checkpointed(kind: str, index: int, block: nn.Module, *arguments: Any, **needed: Any) -> Any:
     """A block runner that keeps the block's inputs only and computes it again in the backward pass."""
-    return checkpoint(block, *arguments, use_reentrant=False)
+    return checkpoint(block, *arguments, use_reentrant=False, **needed)
 
 
 class Network(nn.Module):
