@@ -20,7 +20,7 @@ from .comfy.guider import DualCFGGuider
 VINO = get_system("vino")
 
 TEXT_SCALE = {
-    "default": 5.0,
+    "default": 7.0,
     "min": 0.0,
     "max": 100.0,
     "step": 0.1,

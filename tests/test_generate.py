@@ -143,9 +143,18 @@ def test_one_bad_item_does_not_stop_the_others(files, tmp_path, task_list, capsy
     assert not (tmp_path / "out" / "bad.json").exists()
 
 
+def test_a_missing_file_is_named_before_anything_runs(files, tmp_path, task_list, capsys) -> None:
+    content = rows("bad", ref_image_paths=["nowhere.png"]) + rows("good")
+    assert generate(files, tmp_path / "out", "--tasks", task_list(content), *SIZE) == 1
+    error = capsys.readouterr().err
+    assert "bad will fail: there is no file 'nowhere.png'" in error and "1 of 2 failed: bad" in error
+    assert (tmp_path / "out" / "good.png").is_file()
+
+
 @pytest.mark.parametrize(
     "words, message",
     [
+        (("--prompt", "x", "--device", "nonsense", *SIZE), "--device nonsense"),
         (("--prompt", "x", "--width", 33, "--height", 32), "33"),
         (("--prompt", "x", "--frames", 6, *SIZE), "6"),
         (("--prompt", "x", "--frames", 93, *SIZE), "93"),

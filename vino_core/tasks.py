@@ -28,7 +28,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 @dataclass(frozen=True)
 class Task:
-    """One row of a task list. Paths exist. `preset` names the settings to start from."""
+    """One row of a task list. `preset` names the settings to start from; at the paths in `missing` there is no file."""
 
     index: str
     preset: str
@@ -38,6 +38,10 @@ class Task:
     base_image: bool = False
     seed: int | None = None
     negative: str | None = None
+
+    @property
+    def missing(self) -> tuple[Path, ...]:
+        return tuple(path for path in (*self.images, *self.videos) if not path.is_file())
 
 
 def preset_name(images: int, videos: int, frames: int, base_image: bool) -> str:
@@ -132,10 +136,10 @@ def _paths(names: Sequence[str], path: Path, where: str, field: str) -> tuple[Pa
     for name in names:
         if not isinstance(name, str):
             raise InputError(f"{where}: {field} holds {name!r}; it must be a list of paths.")
-    return tuple(_find(name, path, where) for name in names)
+    return tuple(_find(name, path) for name in names)
 
 
-def _find(name: str, path: Path, where: str) -> Path:
+def _find(name: str, path: Path) -> Path:
     """Look for a file as written, beside the list, and, as the published lists were moved, by the end of its path."""
     written = Path(name)
     parts = [part for part in written.parts if part not in (".", "..", written.anchor)]
@@ -146,4 +150,4 @@ def _find(name: str, path: Path, where: str) -> Path:
     for place in places:
         if place.is_file():
             return place
-    raise InputError(f"{where}: '{name}' was not found from here, beside the list or in the folder above it.")
+    return written  # its own item will fail, not the whole list
