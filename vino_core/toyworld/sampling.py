@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .backgrounds import BACKGROUNDS, PATTERNED
 from .styles import apply_style
@@ -39,6 +40,9 @@ Item = TypeVar("Item")
 SPLITS = ("train", "heldout")
 _CHECKED = times(9)
 _MARGIN = 0.03
+_TRIES = 100
+LEAST_CONTRAST = 75.0
+LEAST_STYLED_CONTRAST = 55.0
 _HIDDEN_SHARE = 10
 """One in so many combinations of shape, colour, texture and background is held out."""
 
@@ -121,11 +125,13 @@ def _least_distance(sprite: Sprite, background: str, style: Style) -> float:
     grounds = [ground.base] if ground.is_fine else [ground.base, ground.other]
     shown = apply_style(style, np.stack(tones(sprite)))
     behind = apply_style(style, np.float32(grounds))
-    return float(np.sqrt(((shown[:, None] - behind[None]) ** 2).sum(-1)).min())
+    # On the way from one tone to another the surface may pass through the background's own colour.
+    between = np.concatenate([one + (shown - one) * share for one in shown for share in (0.25, 0.5, 0.75)])
+    return min(_gap(shown, behind), 1.5 * _gap(between, behind))
 
 
-LEAST_CONTRAST = 75.0
-LEAST_STYLED_CONTRAST = 55.0
+def _gap(colours: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    return float(np.sqrt(((colours[:, None] - others[None]) ** 2).sum(-1)).min())
 
 
 def is_clear(scene: Scene) -> bool:
@@ -163,6 +169,15 @@ def sprite(draw: Draw, patterned: float = 0.0, sizes: Sequence[str] = ("small", 
     return Sprite(draw.pick(SHAPES), draw.pick(tuple(COLOURS)), draw.texture(), size, place)
 
 
+def standing_out(make: Callable[[], tuple[Sprite, str]]) -> tuple[Sprite, str]:
+    """The first sprite and background of those that `make` draws with enough contrast. Raises Unfit without one."""
+    for _ in range(_TRIES):
+        made, background = make()
+        if contrast(made, background, Style()) >= LEAST_CONTRAST:
+            return made, background
+    raise Unfit
+
+
 def moved(draw: Draw, sprite: Sprite, free: float = 0.0) -> Sprite:
     """The sprite with a motion that suits it: it grows or shrinks to a named size. Raises Unfit for another draw."""
     motion = draw.motion(free)
@@ -190,7 +205,7 @@ def scene(
     background = draw.pick(PATTERNED if camera else tuple(BACKGROUNDS))
     sprites: list[Sprite] = []
     for index in range(count):
-        made = sprite(draw, patterned)
+        made, _ = standing_out(lambda: (sprite(draw, patterned), background))
         if motion and (index == 0 or draw.chance(0.5)):
             made = moved(draw, made, free)
         sprites.append(made)
@@ -200,4 +215,5 @@ def scene(
 def portrait(draw: Draw, shown: Sprite) -> Scene:
     """A reference picture of a subject: large, in the middle, standing still, before any background. Raises Unfit."""
     posed = replace(shown, size="huge", place=PLACES["centre"], motion=Motion())
-    return check(Scene((posed,), draw.pick(tuple(BACKGROUNDS))))
+    _, background = standing_out(lambda: (posed, draw.pick(tuple(BACKGROUNDS))))
+    return check(Scene((posed,), background))

@@ -23,7 +23,7 @@ from .captions import (
 )
 from .edits import EDITS, SUBJECT_EDITS
 from .plans import Plan, ToyExample, drawn, first_frame
-from .sampling import SPLITS, Draw, Unfit, belongs, check, moved, portrait, scene, sprite
+from .sampling import SPLITS, Draw, Unfit, belongs, check, moved, portrait, scene, sprite, standing_out
 from .world import PLACES, STILL, SUBJECT_SHAPES, Camera, Scene, Sprite
 
 CAPTIONS = ("both", "long", "short")
@@ -150,16 +150,14 @@ def _subjects(draw: Draw, source: ToySource, kind: str) -> Plan:
     is_clip = source.task == "ti2v"
     count = int(kind[0])
     sizes = ("small", "large") if count < 3 else ("small",)
-    chosen = tuple(
-        Sprite(draw.pick(SUBJECT_SHAPES), None, draw.pattern(), draw.pick(sizes), PLACES[draw.pick(tuple(PLACES))])
-        for _ in range(count)
-    )
+    background = draw.pick(tuple(BACKGROUNDS))
+    chosen = tuple(standing_out(lambda: (_subject(draw, sizes), background))[0] for _ in range(count))
     if is_clip:
         chosen = tuple(
             moved(draw, one) if number == 0 or (count < 3 and draw.chance(0.5)) else one
             for number, one in enumerate(chosen)
         )
-    shown = Scene(chosen, draw.pick(tuple(BACKGROUNDS)))
+    shown = Scene(chosen, background)
     if len({one.place for one in chosen}) < count:
         raise Unfit
     # Subjects may share a shape: it is the reference that tells them apart, not its name.
@@ -185,6 +183,11 @@ def _subjects(draw: Draw, source: ToySource, kind: str) -> Plan:
         opening = draw.pick((f"Make a {medium} {ground(shown)}.", f"The {medium} shows the subjects {ground(shown)}."))
         prompt = " ".join([opening, *told])
     return Plan(source.task, kind, prompt, shown, is_clip, images=references)
+
+
+def _subject(draw: Draw, sizes: tuple[str, ...]) -> Sprite:
+    place = PLACES[draw.pick(tuple(PLACES))]
+    return Sprite(draw.pick(SUBJECT_SHAPES), None, draw.pattern(), draw.pick(sizes), place)
 
 
 def _subject_name(draw: Draw, subject: Sprite, reference: str) -> str:
@@ -224,7 +227,7 @@ def _reference_edit(draw: Draw, source: ToySource, kind: str) -> Plan:
             )
         )
     else:
-        subject = Sprite(draw.pick(SUBJECT_SHAPES), None, draw.pattern(), "huge", PLACES["centre"])
+        subject, _ = standing_out(lambda: (_subject(draw, ("large",)), before.background))
         reference = portrait(draw, subject)
         target, prompt = SUBJECT_EDITS[kind](draw, before, where, subject, _subject_name(draw, subject, "Image 1"))
     if is_clip:
