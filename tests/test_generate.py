@@ -209,6 +209,20 @@ def test_image_guidance_without_text_guidance_works(files, tmp_path) -> None:
         assert torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).float().std() > 1
 
 
+def test_a_base_image_alone_is_no_image_in_the_third_branch(files, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    references = []
+    forward = MMDiT.forward
+
+    def count(self, latents, timestep, conditioning, *rest, **options):
+        references.append(len(conditioning.references))
+        return forward(self, latents, timestep, conditioning, *rest, **options)
+
+    monkeypatch.setattr(MMDiT, "forward", count)
+    words = ["--prompt", "x", "--image", GOLDENS / "media" / "img_a.png", "--base-image", "--image-scale", 3]
+    assert generate(files, tmp_path, *words, "--seed", 0) == 0
+    assert references == [1, 1, 0] * 2
+
+
 def test_a_label_without_a_reference_is_a_warning(files, tmp_path, caplog: pytest.LogCaptureFixture) -> None:
     words = ["--prompt", "the hat of Image 4", "--image", GOLDENS / "media" / "img_a.png"]
     assert generate(files, tmp_path, *words, "--seed", 0, "--text-scale", 1) == 0
