@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..allocator import keep_freed_memory
 from ..errors import InputError
 from ..media.output import check_folder
-from ..systems import SYSTEMS, expect_system, get_system
+from ..systems import get_system
 from ..systems.base import System
 from ..tasks import Task, get_preset, load_tasks, preset_name, target_size
+from .loading import add_file_arguments, add_machine_arguments, load_pipeline
 
 OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
 
@@ -43,19 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seed", type=int, help="of every item without a seed of its own; default: drawn and recorded")
     how.add_argument("--posterior", choices=("mode", "sample"), default="mode", help="how references become latents")
     how.add_argument("--area", type=int, help="pixels of a prepared reference (default: 480 x 848)")
-    parts = parser.add_argument_group("files")
-    parts.add_argument("--system", choices=tuple(SYSTEMS), default="vino")
-    parts.add_argument("--model", type=Path, required=True, help="vino_*.safetensors, made by `vino convert`")
-    parts.add_argument("--tokens", type=Path, required=True, help="vino_tokens*.safetensors, made by `vino convert`")
-    parts.add_argument("--text-encoder", type=Path, required=True, help="folder of Qwen3-VL-4B-Instruct")
-    parts.add_argument("--vae", type=Path, required=True, help="HunyuanVideo VAE, file or folder")
+    parts = add_file_arguments(parser)
     parts.add_argument("--out", type=Path, default=Path("output"), help="output folder (default: output)")
     parts.add_argument("--overwrite", action="store_true", help="make items again that exist with other settings")
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", help="default: cuda, mps or cpu, the first that works")
-    machine.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    machine.add_argument("--offload", action="store_true", help="keep on the device only the part that works")
-    machine.add_argument("--vae-tiling", action="store_true", help="decode in tiles: less memory, slower")
+    add_machine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -142,34 +133,8 @@ class _Generator:
     """Loads the parts once and makes one item after another."""
 
     def __init__(self, arguments: argparse.Namespace, system: System) -> None:
-        import torch
-
-        from ..checkpoints.files import load_mmdit, load_tokens
-        from ..encoder.transformers_engine import load_engine
-        from ..pipeline import Pipeline
-        from ..vae import VAE
-
         self.arguments, self.system = arguments, system
-        device = arguments.device or _best_device(torch)
-        _check_device(torch, device)
-        if device == "cpu":
-            keep_freed_memory()
-        dtype = getattr(torch, arguments.dtype)
-        home = "cpu" if arguments.offload else device
-        model, made_for = load_mmdit(arguments.model, dtype, home)
-        expect_system(made_for, system, arguments.model)
-        vae = VAE.load(arguments.vae, dtype=dtype, device=home)
-        if arguments.vae_tiling:
-            vae.enable_tiling()
-        self.pipeline = Pipeline(
-            system=system,
-            engine=load_engine(arguments.text_encoder, dtype, home),
-            tokens=load_tokens(arguments.tokens),
-            model=model,
-            vae=vae,
-            device=device,
-            offload=arguments.offload,
-        )
+        self.pipeline = load_pipeline(arguments, system)
 
     def make(self, task: Task) -> Path:
         """Generate one item; return the file. Its sidecar is written last, so that it vouches for the file."""
@@ -243,17 +208,3 @@ class _Generator:
         )
         given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
         return replace(request, **{**given, "frames": frames})
-
-
-def _best_device(torch: Any) -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _check_device(torch: Any, device: str) -> None:
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"--device {device}: cannot be used ({reason}). Choose cpu, or install its torch.") from error

@@ -1,0 +1,80 @@
+"""The files and the machine that commands which generate are told about, and the pipeline made of them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..allocator import keep_freed_memory
+from ..errors import InputError
+from ..systems import SYSTEMS, expect_system
+from ..systems.base import System
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+
+def add_file_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Options that name the system and its files; the group, for options of the command's own."""
+    parts = parser.add_argument_group("files")
+    parts.add_argument("--system", choices=tuple(SYSTEMS), default="vino")
+    parts.add_argument("--model", type=Path, required=True, help="vino_*.safetensors, made by `vino convert`")
+    parts.add_argument("--tokens", type=Path, required=True, help="vino_tokens*.safetensors, made by `vino convert`")
+    parts.add_argument("--text-encoder", type=Path, required=True, help="folder of Qwen3-VL-4B-Instruct")
+    parts.add_argument("--vae", type=Path, required=True, help="HunyuanVideo VAE, file or folder")
+    return parts
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that say where and how exactly to compute."""
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", help="default: cuda, mps or cpu, the first that works")
+    machine.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    machine.add_argument("--offload", action="store_true", help="keep on the device only the part that works")
+    machine.add_argument("--vae-tiling", action="store_true", help="decode in tiles: less memory, slower")
+
+
+def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
+    """The pipeline of the options above. Raises InputError for a device or files that cannot be used."""
+    import torch
+
+    from ..checkpoints.files import load_mmdit, load_tokens
+    from ..encoder.transformers_engine import load_engine
+    from ..pipeline import Pipeline
+    from ..vae import VAE
+
+    device = arguments.device or _best_device(torch)
+    _check_device(torch, device)
+    if device == "cpu":
+        keep_freed_memory()
+    dtype = getattr(torch, arguments.dtype)
+    home = "cpu" if arguments.offload else device
+    model, made_for = load_mmdit(arguments.model, dtype, home)
+    expect_system(made_for, system, arguments.model)
+    vae = VAE.load(arguments.vae, dtype=dtype, device=home)
+    if arguments.vae_tiling:
+        vae.enable_tiling()
+    return Pipeline(
+        system=system,
+        engine=load_engine(arguments.text_encoder, dtype, home),
+        tokens=load_tokens(arguments.tokens),
+        model=model,
+        vae=vae,
+        device=device,
+        offload=arguments.offload,
+    )
+
+
+def _best_device(torch: Any) -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _check_device(torch: Any, device: str) -> None:
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {device}: cannot be used ({reason}). Choose cpu, or install its torch.") from error
