@@ -1,0 +1,87 @@
+"""`vino eval toy`: how well a model does in the toy world, as a table, JSON and a contact sheet."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from ..media.output import check_folder
+from ..systems import get_system
+from .loading import add_file_arguments, add_machine_arguments, load_pipeline
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("world", choices=("toy",), help="what to measure on: the procedural world of sprites")
+    what = parser.add_argument_group("what to measure")
+    what.add_argument("--tasks", nargs="+", metavar="TASK", help="default: every task that a request can ask for")
+    what.add_argument("--count", type=int, default=100, help="examples of each task (default: 100)")
+    what.add_argument("--split", choices=("heldout", "train"), default="heldout", help="default: heldout")
+    what.add_argument("--captions", choices=("both", "long", "short"), default="both", help="of t2i and t2v")
+    what.add_argument("--size", type=int, default=64, help="side of the pictures in pixels (default: 64)")
+    what.add_argument("--frames", type=int, default=9, help="frames of the clips, 4n+1 (default: 9)")
+    what.add_argument("--seed", type=int, default=0, help="of the examples and of the noise (default: 0)")
+    how = parser.add_argument_group("how results are made")
+    how.add_argument("--steps", type=int, default=20)
+    how.add_argument("--text-scale", type=float, default=2.0)
+    how.add_argument("--image-scale", type=float, default=1.0)
+    how.add_argument("--shift", type=float, default=5.0)
+    how.add_argument("--negative", default="", help="negative prompt (default: none)")
+    parts = add_file_arguments(parser)
+    parts.add_argument("--out", type=Path, default=Path("output/eval_toy"), help="default: output/eval_toy")
+    add_machine_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from ..media.output import write_image, write_text
+    from ..toyworld.evaluate import PICTURES_AND_CLIPS, evaluate
+    from ..toyworld.requests import Settings, from_pipeline
+    from ..toyworld.sheet import contact_sheet
+
+    tasks = tuple(dict.fromkeys(arguments.tasks or PICTURES_AND_CLIPS))
+    wrong = [task for task in tasks if task not in PICTURES_AND_CLIPS]
+    if wrong:
+        raise InputError(f"--tasks {' '.join(wrong)}: unknown. Choose from {', '.join(PICTURES_AND_CLIPS)}.")
+    check_folder(arguments.out)
+    settings = Settings(
+        steps=arguments.steps,
+        text_scale=arguments.text_scale,
+        image_scale=arguments.image_scale,
+        shift=arguments.shift,
+        negative=arguments.negative,
+        seed=arguments.seed,
+    )
+
+    @cache
+    def pipeline() -> Pipeline:
+        """Loaded once the rest of the options is known to be right."""
+        return load_pipeline(arguments, get_system(arguments.system))
+
+    with tqdm(total=arguments.count * len(tasks), unit="result", leave=False) as bar:
+        evaluation = evaluate(
+            lambda examples: from_pipeline(pipeline(), settings)(examples),
+            tasks,
+            arguments.count,
+            arguments.split,
+            arguments.seed,
+            size=arguments.size,
+            frames=arguments.frames,
+            captions=arguments.captions,
+            settings={**vars(settings), "model": arguments.model.name, "tokens": arguments.tokens.name},
+            progress=lambda done, total: bar.update(done - bar.n),
+        )
+    report = arguments.out / "report.json"
+    sheet = arguments.out / "sheet.png"
+    write_text(report, json.dumps(evaluation.report.as_json(), indent=2))
+    write_image(sheet, contact_sheet(evaluation.samples))
+    print(evaluation.report.table())
+    print(f"{report}\n{sheet}")
+    return 0

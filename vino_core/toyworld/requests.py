@@ -1,0 +1,61 @@
+"""Toy examples as requests to a pipeline."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ..media.references import References, prepare_image, prepare_video
+from ..request import Request
+from ..training.example import Example
+
+if TYPE_CHECKING:
+    from ..pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How results are made. Eight steps suffice for a picture of this world; guidance of 1 or less is off."""
+
+    steps: int = 20
+    text_scale: float = 2.0
+    image_scale: float = 1.0
+    shift: float = 5.0
+    negative: str = ""
+    seed: int = 0
+
+
+def request_of(example: Example, settings: Settings) -> Request:
+    """The request whose result should be the example's target. Its seed depends on the example's name."""
+    frames, height, width, _ = example.target.shape
+    references = References(
+        images=tuple(prepare_image(image, height * width) for image in example.images),
+        videos=tuple(prepare_video(video, frames, example.fps, area=height * width) for video in example.videos),
+    )
+    return Request(
+        prompt=example.prompt,
+        width=width,
+        height=height,
+        frames=frames,
+        negative=settings.negative,
+        references=references,
+        text_scale=settings.text_scale,
+        image_scale=settings.image_scale,
+        shift=settings.shift,
+        steps=settings.steps,
+        seed=zlib.crc32(f"{settings.seed} {example.id}".encode()),
+        base_image=example.base_image,
+    )
+
+
+def from_pipeline(pipeline: Pipeline, settings: Settings) -> Callable[[list[Example]], list[Tensor]]:
+    """A generator of results uint8 [T, H, W, 3] for `evaluate`, one request after another."""
+
+    def generate(examples: list[Example]) -> list[Tensor]:
+        return [pipeline.generate(request_of(example, settings)).cpu() for example in examples]
+
+    return generate
