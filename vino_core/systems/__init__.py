@@ -5,8 +5,9 @@ from __future__ import annotations
 from ..errors import InputError
 from .base import System
 from .vino import VINO
+from .vino_tiny import VINO_TINY
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (VINO,)}
+SYSTEMS: dict[str, System] = {system.name: system for system in (VINO, VINO_TINY)}
 
 
 def get_system(name: str) -> System:

@@ -20,8 +20,19 @@ WITHOUT_LATENTS = {"reconstruct_image"}
 
 
 @dataclass(frozen=True, eq=False)
+class PreparedLatents:
+    """What the VAE made of a sample beforehand: scaled latents [16, t, h, w] of the target and of each packed clip."""
+
+    target: Tensor
+    references: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Prepared:
-    """One sample before the networks. `target` uint8 [T, H, W, 3]; `packed`: references also go to the MMDiT."""
+    """One sample before the networks. `target` uint8 [T, H, W, 3]; `packed`: references also go to the MMDiT.
+
+    With `latents` the VAE is not asked.
+    """
 
     id: str
     task: str
@@ -29,6 +40,7 @@ class Prepared:
     references: References
     target: Tensor
     packed: bool
+    latents: PreparedLatents | None = None
 
     @property
     def pixels(self) -> list[Tensor]:
