@@ -246,7 +246,10 @@ def _check(run: RunConfig) -> None:
     _require(run.stage in (None, 0, 1, 2, 3), f"stage is {run.stage}; use 0, 1, 2, 3, or null for a fine-tuning.")
     _require(run.steps >= 1, f"steps is {run.steps}; at least 1 is needed.")
     _require(0 <= run.seed < 2**63, f"seed is {run.seed}; it must lie between 0 and 2^63 - 1.")
-    _require(bool(run.train), "train is empty; name at least one of mmdit, connectors, tokens, plain_text.")
+    _require(
+        bool(run.train) or run.lora is not None,
+        "train is empty; name at least one of mmdit, connectors, tokens, plain_text, or set lora.",
+    )
     _require(len(set(run.train)) == len(run.train), f"train is {list(run.train)}; a name occurs twice.")
     _require(run.ema is None or 0 < run.ema < 1, f"ema is {run.ema}; it must lie between 0 and 1, or be null for none.")
     starts = [name for name, value in (("files.model", run.files.model), ("files.base", run.files.base)) if value]

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..pipeline import Pipeline
 from . import draws
-from .conditioning import encode_plain, encode_samples
+from .conditioning import Group, encode_plain, encode_samples
 from .config import RunConfig
 from .dropout import draw_dropped
 from .ema import EMA
@@ -101,14 +101,18 @@ class Trainer:
                     metrics.step(state.step, record, scalars)
                     self._watch(metrics)
                     if state.step % run.save.every == 0 or state.step == run.steps:
-                        state.positions = dict(self.feed.positions)
-                        self.checkpoints.save(state)
+                        self.save()
                     if report is not None:
                         report(state.step, run.steps, record)
                 return export(run, self.network, state.ema, self.team, self.out / "export")
         finally:
             metrics.close()
             self.feed.close()
+
+    def save(self) -> Path:
+        """Write a checkpoint of the last finished step; all processes must call."""
+        self.state.positions = dict(self.feed.positions)
+        return self.checkpoints.save(self.state)
 
     def _numbers(self, task: str, micro: int) -> range:
         """This process's samples of one pass, by their number in the step's whole batch."""
@@ -124,13 +128,17 @@ class Trainer:
         dropped = draw_dropped(run.data.dropout, run.seed, step, number, len(example.images))
         return prepare(example, dropped, run.data, self.parts.system)
 
+    def _encode(self, samples: Sequence[Prepared]) -> list[Group]:
+        """The frozen half of a pass."""
+        parts, device = self.parts, self.team.device
+        if self.run.stage == 0:
+            return encode_plain(parts.engine, parts.vae, samples, device)
+        return encode_samples(parts.engine, parts.vae, parts.system, samples, device)
+
     def _losses(self, samples: Sequence[Prepared], sigmas: Sequence[Tensor], purpose: str, first: int) -> Tensor:
         """Loss [B] of each sample at its noise level; the noise depends on seed, purpose and the sample's number."""
-        device, parts = self.team.device, self.parts
-        if self.run.stage == 0:
-            groups = encode_plain(parts.engine, parts.vae, samples, device)
-        else:
-            groups = encode_samples(parts.engine, parts.vae, parts.system, samples, device)
+        device = self.team.device
+        groups = self._encode(samples)
         noises, levels = [], []
         for group in groups:
             shape = group.target.shape[1:]
