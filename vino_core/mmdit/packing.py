@@ -109,12 +109,14 @@ def rotary_table(layout: Layout, text: int, axes: Grid, theta: float, device: to
     Complex64 [text + N, D/2] for head width D = sum(axes). Cached because every step of a run asks for the same few
     layouts (one per guidance branch).
     """
-    position = positions(layout, device)
-    angles = []
-    for axis, width in enumerate(axes):
-        exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
-        angles.append(torch.outer(position[:, axis], 1.0 / theta**exponents))
-    table = torch.cat(angles, dim=1)
-    still = table.new_zeros(text, table.shape[1])
-    table = torch.cat((still, table))
-    return torch.complex(table.cos(), table.sin())
+    # A table made in inference mode would stay in the cache, and a training run that meets it could not use it.
+    with torch.inference_mode(False):
+        position = positions(layout, device)
+        angles = []
+        for axis, width in enumerate(axes):
+            exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
+            angles.append(torch.outer(position[:, axis], 1.0 / theta**exponents))
+        table = torch.cat(angles, dim=1)
+        still = table.new_zeros(text, table.shape[1])
+        table = torch.cat((still, table))
+        return torch.complex(table.cos(), table.sin())

@@ -29,11 +29,12 @@ _STARTS_AT_ZERO = ("img_mod.lin", "txt_mod.lin", "modulation.lin", "adaLN_modula
 
 @dataclass
 class Parts:
-    """Everything a run needs that is not data. `tokens` is None without learnable tokens."""
+    """Everything a run needs that is not data. `tokens` is None without learnable tokens; `engine` and `vae` are None
+    when the examples come encoded."""
 
     system: System
-    engine: TransformersEngine
-    vae: VAE
+    engine: TransformersEngine | None
+    vae: VAE | None
     mmdit: MMDiT
     tokens: Tensor | None
 
