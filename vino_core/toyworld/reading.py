@@ -23,8 +23,6 @@ from .world import SIZES, Appearance, Scene, Sprite, Style, View, appearance
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-_NEAR = 0.05
-"""Pixels this close to another sprite (fraction of the side) are not counted as a sprite's own."""
 _STEPS = 6
 _CLIPPED = 60.0
 """Errors count up to this much per pixel, so that a few wrong pixels do not decide about all the others."""
@@ -129,13 +127,7 @@ def locate(frame: Frame, index: int) -> Found:
     expected, size = frame.expected(index), frame.size
     sprite = frame.scene.sprites[index]
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) + np.float32(0.5)
-    own = frame.foreground.copy()
-    for other in range(len(frame.scene.sprites)):
-        if other != index:
-            taken = frame.expected(other)
-            reach = (taken.radius + _NEAR) * size
-            nearer = np.hypot(columns - taken.x * size, rows - taken.y * size)
-            own &= ~((nearer < reach) & (nearer < np.hypot(columns - expected.x * size, rows - expected.y * size)))
+    own = frame.foreground & ~_others(frame, index)
     seen = expected
     ratio = 0.0
     for _ in range(_STEPS):
@@ -152,6 +144,18 @@ def locate(frame: Frame, index: int) -> Found:
             break
     error = float(np.hypot(seen.x - expected.x, seen.y - expected.y))
     return Found(seen, error, bool(0.4 < ratio < 2.5))
+
+
+def _others(frame: Frame, index: int) -> Flags:
+    """Pixels that belong to the other sprites if those are where they should be, and a little around them."""
+    flags = np.zeros((frame.size, frame.size), bool)
+    for other, sprite in enumerate(frame.scene.sprites):
+        if other != index:
+            flags |= coverage(sprite.shape, frame.expected(other), frame.size) > 0
+    if flags.any():
+        flags = grown(flags, round(frame.size * 2 / 64))
+        flags &= coverage(frame.scene.sprites[index].shape, frame.expected(index), frame.size) == 0
+    return flags
 
 
 def overlap(frame: Frame, index: int, shape: str, radius: float) -> float:
@@ -184,10 +188,7 @@ def around(frame: Frame, index: int, radius: float) -> Flags:
     reach = (1.35 * max(radius, found.radius) + 0.06) * size
     rows, columns = np.ogrid[0:size, 0:size]
     window = np.hypot(columns + 0.5 - found.x * size, rows + 0.5 - found.y * size) < reach
-    for other, sprite in enumerate(frame.scene.sprites):
-        if other != index:
-            window &= frame.covered(sprite.shape, frame.expected(other)) == 0
-    return window
+    return window & ~_others(frame, index)
 
 
 def _centroid(weights: Floats) -> tuple[float, float]:
@@ -198,9 +199,22 @@ def _centroid(weights: Floats) -> tuple[float, float]:
 
 def surface_error(frame: Frame, index: int, sprite: Sprite) -> float:
     """Root mean square error (0..255) inside a found sprite if it were `sprite`."""
-    inside = interior(frame, index)
-    painted = frame.drawn([(sprite, frame.found[index].seen)])
-    return rms(frame.pixels[inside] - painted[inside])
+    return _error_inside(frame, index, sprite, frame.found[index].seen)
+
+
+def _error_inside(frame: Frame, index: int, sprite: Sprite, seen: Appearance) -> float:
+    inside = interior(frame, index, seen)
+    return rms(frame.pixels[inside] - frame.drawn([(sprite, seen)])[inside])
+
+
+def refined(frame: Frame, index: int) -> Found:
+    """A found sprite moved by up to a pixel to where its own surface fits best, which its outline cannot tell."""
+    found = frame.found[index]
+    steps = sorted(product((0.0, -0.5, 0.5, -1.0, 1.0), repeat=2), key=lambda step: math.hypot(*step))
+    places = [
+        replace(found, seen=found.seen._replace(x=found.seen.x + dx / 64, y=found.seen.y + dy / 64)) for dx, dy in steps
+    ]
+    return min(places, key=lambda place: _error_inside(frame, index, frame.scene.sprites[index], place.seen))
 
 
 def turned_error(frame: Frame, index: int, turn: float) -> float:
@@ -211,17 +225,18 @@ def turned_error(frame: Frame, index: int, turn: float) -> float:
     return rms(frame.pixels[disc] - painted[disc])
 
 
-def interior(frame: Frame, index: int) -> Flags:
-    """Pixels well inside a found sprite."""
-    covered = frame.covered(frame.scene.sprites[index].shape, frame.found[index].seen)
+def interior(frame: Frame, index: int, seen: Appearance) -> Flags:
+    """Pixels well inside a sprite that is seen there."""
+    covered = frame.covered(frame.scene.sprites[index].shape, seen)
     inside = covered > 0.9
     return inside if inside.sum() >= 12 else covered > 0.5
 
 
 def likeness(frame: Frame, index: int) -> float:
     """Correlation (-1..1) over pixels and channels of a found sprite's surface with the surface that it should have."""
-    sprite, inside = frame.scene.sprites[index], interior(frame, index)
-    painted = frame.drawn([(sprite, frame.found[index].seen)])[inside]
+    sprite, seen = frame.scene.sprites[index], frame.found[index].seen
+    inside = interior(frame, index, seen)
+    painted = frame.drawn([(sprite, seen)])[inside]
     shown = frame.pixels[inside]
     painted, shown = painted - painted.mean(0), shown - shown.mean(0)
     norm = float(np.linalg.norm(painted) * np.linalg.norm(shown))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .backgrounds import BACKGROUNDS, PATTERNED
 from .styles import apply_style
-from .textures import tones
+from .textures import tones, variety
 from .world import (
     CAMERAS,
     COLOURS,
@@ -43,6 +43,9 @@ _MARGIN = 0.03
 _TRIES = 100
 LEAST_CONTRAST = 75.0
 LEAST_STYLED_CONTRAST = 55.0
+"""Where the style keeps only the luminance."""
+LEAST_VARIETY = 50.0
+_COLOURFUL = ("none", "negative", "mosaic")
 _HIDDEN_SHARE = 10
 """One in so many combinations of shape, colour, texture and background is held out."""
 
@@ -122,7 +125,8 @@ def _contrast(sprite: Sprite, background: str, style: Style) -> float:
 
 def _least_distance(sprite: Sprite, background: str, style: Style) -> float:
     ground = BACKGROUNDS[background]
-    grounds = [ground.base] if ground.is_fine else [ground.base, ground.other]
+    # Lines and dots hide nothing, unless the style takes away the colour that tells them from a sprite.
+    grounds = [ground.base] if ground.is_fine and style.kind in _COLOURFUL else [ground.base, ground.other]
     shown = apply_style(style, np.stack(tones(sprite)))
     behind = apply_style(style, np.float32(grounds))
     # On the way from one tone to another the surface may pass through the background's own colour.
@@ -135,9 +139,11 @@ def _gap(colours: NDArray[np.float32], others: NDArray[np.float32]) -> float:
 
 
 def is_clear(scene: Scene) -> bool:
-    """Whether every sprite stands out, stays in sight and apart from the others in every frame."""
-    least = LEAST_CONTRAST if scene.style.kind in ("none", "negative") else LEAST_STYLED_CONTRAST
+    """Whether every sprite stands out, shows its pattern, stays in sight and apart from the others in every frame."""
+    least = LEAST_CONTRAST if scene.style.kind in _COLOURFUL else LEAST_STYLED_CONTRAST
     if any(contrast(sprite, scene.background, scene.style) < least for sprite in scene.sprites):
+        return False
+    if any(not _shows_pattern(sprite.shape, sprite.texture) for sprite in scene.sprites):
         return False
     moves = scene.camera.kind != STILL or any(sprite.motion.kind != STILL for sprite in scene.sprites)
     border = 0.1 if scene.camera.kind != STILL else None
@@ -156,6 +162,12 @@ def is_clear(scene: Scene) -> bool:
     return True
 
 
+@lru_cache(maxsize=4096)
+def _shows_pattern(shape: str, texture: Texture) -> bool:
+    """Whether a pattern shows more than one of its colours within the shape."""
+    return not texture.is_pattern or variety(Sprite(shape, None, texture, "small", (0.5, 0.5))) >= LEAST_VARIETY
+
+
 def label(sprite: Sprite) -> str:
     """What tells a sprite from the others of its scene: its colour, or that it is patterned, and its shape."""
     return f"{sprite.colour or 'patterned'} {sprite.shape}"
@@ -170,10 +182,10 @@ def sprite(draw: Draw, patterned: float = 0.0, sizes: Sequence[str] = ("small", 
 
 
 def standing_out(make: Callable[[], tuple[Sprite, str]]) -> tuple[Sprite, str]:
-    """The first sprite and background of those that `make` draws with enough contrast. Raises Unfit without one."""
+    """The first sprite and background of those that `make` draws that can be seen well. Raises Unfit without one."""
     for _ in range(_TRIES):
         made, background = make()
-        if contrast(made, background, Style()) >= LEAST_CONTRAST:
+        if contrast(made, background, Style()) >= LEAST_CONTRAST and _shows_pattern(made.shape, made.texture):
             return made, background
     raise Unfit
 

@@ -42,7 +42,8 @@ MOTION_LIMIT = 0.05
 """Mean over the frames of a moving sprite."""
 SURFACE_LIMIT = 45.0
 GROUND_LIMIT = 30.0
-LIKENESS_LIMIT = 0.6
+LIKENESS_LIMIT = 0.75
+"""Between the truth, of which an autoencoder leaves 0.85 or more, and other patterns of the same colours."""
 KEPT = 28.0
 """PSNR in dB from which an edit counts as leaving the rest alone."""
 MOST_DECIBELS = 60.0
@@ -107,6 +108,9 @@ def score(result: Tensor, toy: ToyExample) -> Score:
         checks["motion"] = motion
     identity = confused = like = None
     subjects = [reader for reader in readers if reader.sprite.texture.is_pattern]
+    for reader in subjects:
+        for frame in keys:
+            frame.found[reader.index] = reading.refined(frame, reader.index)
     if subjects:
         verdicts = [_surface_verdict(reader, plan) for reader in subjects]
         likes = [float(np.mean([reading.likeness(frame, one.index) for frame in keys])) for one in subjects]
@@ -248,15 +252,19 @@ def _surface_verdict(reader: _Reader, plan: Plan) -> str:
     def misfit(texture: Texture) -> float:
         return reader.surface_error(replace(reader.sprite, texture=texture))
 
+    others = min(map(misfit, references), default=math.inf)
+    unknown = min(_flat_error(reader), *map(misfit, strangers))
     best = misfit(own)
-    if min(map(misfit, strangers)) <= best or _flat_error(reader) <= best:
-        return "another"
-    return "other reference" if any(misfit(texture) <= best for texture in references) else "own"
+    if best < min(others, unknown):
+        return "own"
+    return "other reference" if others < unknown else "another"
 
 
 def _flat_error(reader: _Reader) -> float:
     """Error of the surface if it were of one colour, the best one: what a blurred copy would also reach."""
-    shown = [frame.pixels[reading.interior(frame, reader.index)] for frame in reader.keys]
+    shown = [
+        frame.pixels[reading.interior(frame, reader.index, frame.found[reader.index].seen)] for frame in reader.keys
+    ]
     return float(np.mean([reading.rms(pixels - pixels.mean(0)) for pixels in shown]))
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .shapes import OUTLINES
 from .world import COLOURS, Sprite, Texture
 
 Floats = NDArray[np.float32]
@@ -78,6 +79,15 @@ def surface(texture: Texture, colour: str | None, x: Floats, y: Floats) -> Float
     else:
         share = _step(np.cos(np.float32(2 * np.pi / 0.95) * x) * np.cos(np.float32(2 * np.pi / 0.95) * y), 0.3)
     return main + share[..., None] * (second_tone(colour) - main)
+
+
+def variety(sprite: Sprite) -> float:
+    """How much a sprite's colour varies over its shape: root mean square distance (0..441) to its mean colour."""
+    line = np.linspace(-1, 1, 17, dtype=np.float32)
+    x, y = line[None, :], line[:, None]
+    inside = OUTLINES[sprite.shape](x, y) < -0.1
+    shown = surface(sprite.texture, sprite.colour, *np.broadcast_arrays(x, y))[inside]
+    return float(np.sqrt(((shown - shown.mean(0)) ** 2).sum(-1).mean()))
 
 
 def _patterned(pattern: Pattern, x: Floats, y: Floats) -> Floats:
