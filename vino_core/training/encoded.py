@@ -211,6 +211,7 @@ class EncodedTrainer(Trainer):
 
         return Group(
             members=numbers,
+            lengths=tuple(sample.states.shape[1] for sample in samples),
             target=join(sample.target for sample in samples),
             references=tuple(join(each) for each in zip(*(sample.references for sample in samples), strict=True)),
             prompt=EncodedPrompt(samples[0].plan, join(sample.states for sample in samples), ()),
