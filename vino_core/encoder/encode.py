@@ -59,25 +59,31 @@ class BranchPrompt:
 
 @dataclass(frozen=True, eq=False)
 class EncodedPrompt:
-    """A prompt after the VLM: `states` [1, n, hidden_size] entering the last decoder layer, and their cache."""
+    """A prompt after the VLM: `states` [1, n, hidden_size] entering the last decoder layer, and their cache.
+
+    In training also several prompts [B, n, hidden_size] with references of the same sizes. Where their texts differ in
+    length, `plan` is the longest one's and `padding` bool [B, n] is True behind each shorter one.
+    """
 
     plan: PromptPlan
     states: Tensor
     cache: KVCache
+    padding: Tensor | None = None
+
+
+def patches_of(references: PreparedReferences, limits: VisionLimits) -> list[tuple[VisualItem, Tensor]]:
+    """What the vision tower takes, [t*h*w, 1536] for each reference, images first."""
+    prepared = [("image", *image_patches(image.pixels, limits)) for image in references.images]
+    prepared += [("video", *video_patches(video.vlm_frames, limits)) for video in references.videos]
+    return [(VisualItem(kind, grid), patches) for kind, patches, grid in prepared]
 
 
 def encode_visuals(
     engine: VLMEngine, references: PreparedReferences, limits: VisionLimits
 ) -> tuple[EncodedVisual, ...]:
     """Run the vision tower once for each reference, images first."""
-
-    def encode(kind: str, prepared: tuple[Tensor, tuple[int, int, int]]) -> EncodedVisual:
-        patches, grid = prepared
-        return EncodedVisual(VisualItem(kind, grid), engine.vision(patches, grid))
-
-    return (
-        *(encode("image", image_patches(image.pixels, limits)) for image in references.images),
-        *(encode("video", video_patches(video.vlm_frames, limits)) for video in references.videos),
+    return tuple(
+        EncodedVisual(item, engine.vision(patches, item.grid)) for item, patches in patches_of(references, limits)
     )
 
 
@@ -85,15 +91,28 @@ def embed_prompt(
     engine: VLMEngine, plan: PromptPlan, visuals: Iterable[EncodedVisual]
 ) -> tuple[Tensor, VisualInjection | None]:
     """Token embeddings [1, n, hidden_size] with the visuals' in place of their pads, and their deepstack features."""
-    x = engine.embed(plan.ids)
-    features = [visual.features for visual in visuals]
+    return embed_prompts(engine, [plan], [tuple(visuals)])
+
+
+def embed_prompts(
+    engine: VLMEngine, plans: Sequence[PromptPlan], visuals: Sequence[Sequence[EncodedVisual]]
+) -> tuple[Tensor, VisualInjection | None]:
+    """As `embed_prompt` for prompts whose references have the same sizes: [B, n, hidden_size], n the longest's tokens.
+
+    The ids behind a shorter one are of no meaning.
+    """
+    longest = max(plans, key=lambda plan: len(plan.ids))
+    length = len(longest.ids)
+    x = engine.embed([token for plan in plans for token in (*plan.ids, *[0] * (length - len(plan.ids)))])
+    x = x.view(len(plans), length, -1)
+    features = [visual.features for sample in visuals for visual in sample]
     if not features:
         return x, None
-    mask = torch.zeros(len(plan.ids), dtype=torch.bool, device=x.device)
-    for start, end in plan.visual_spans:
+    mask = torch.zeros(length, dtype=torch.bool, device=x.device)
+    for start, end in longest.visual_spans:
         mask[start:end] = True
     x = x.clone()
-    x[0, mask] = torch.cat([feature.embeds for feature in features]).to(x)
+    x[mask.expand(len(plans), -1)] = torch.cat([feature.embeds for feature in features]).to(x)
     deepstack = zip(*(feature.deepstack for feature in features), strict=True)
     return x, VisualInjection(mask, tuple(torch.cat(level).to(x) for level in deepstack))
 
@@ -129,7 +148,8 @@ def encode_branches(
 def append_tokens(engine: VLMEngine, encoded: EncodedPrompt, tokens: Tensor) -> Tensor:
     """States [B, n + q, hidden_size] of a prompt and `tokens` [q, hidden_size] behind it. Gradients flow to `tokens`.
 
-    B is 1, or the number of prompts of one layout that were decoded together.
+    With more prompts than one the engine must be a `BatchEngine`. The tokens see nothing of the padding, and continue
+    each prompt's own positions.
 
     Raises InputError when the tokens have another width than the text encoder.
     """
@@ -141,6 +161,12 @@ def append_tokens(engine: VLMEngine, encoded: EncodedPrompt, tokens: Tensor) -> 
     if tokens.shape[0] == 0:
         return encoded.states
     x = tokens.to(encoded.states).expand(encoded.states.shape[0], -1, -1)
-    positions = appended_positions(encoded.plan.positions, tokens.shape[0])
-    states, _ = engine.decode(x, positions, past=encoded.cache)
+    count, padding = tokens.shape[0], encoded.padding
+    if padding is None:
+        states, _ = engine.decode(x, appended_positions(encoded.plan.positions, count), past=encoded.cache)
+    else:
+        places = encoded.plan.positions.to(padding.device)
+        own = [appended_positions(places[:, :length], count) for length in (~padding).sum(dim=1).tolist()]
+        present = torch.nn.functional.pad(~padding, (0, count), value=True)
+        states, _ = engine.decode(x, torch.stack(own, dim=1), past=encoded.cache, present=present)
     return torch.cat([encoded.states, states], dim=1)

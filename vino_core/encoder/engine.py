@@ -119,3 +119,24 @@ class VLMEngine(PromptTokenizer, Protocol):
         """Continue the prompt `x` [1, n, hidden_size] with text until the turn or the sampling ends. `on_token` is
         called before each token with the number of tokens so far, and may raise to stop."""
         ...
+
+
+class BatchEngine(VLMEngine, Protocol):
+    """An engine that also takes batches, for training: x [B, n, hidden_size], a cache of B rows, and the deepstack
+    features of all samples in turn."""
+
+    def visions(self, patches: Tensor, grid: tuple[int, int, int]) -> list[VisionFeatures]:
+        """The vision tower for B references of one size: `patches` [B, t*h*w, 1536]."""
+        ...
+
+    def decode(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        visual: VisualInjection | None = None,
+        past: KVCache | None = None,
+        present: Tensor | None = None,
+    ) -> tuple[Tensor, KVCache]:
+        """As `VLMEngine.decode`; `positions` [3, n] for all or [3, B, n]. `present` bool [B, past + n] is False at
+        keys that are padding; None: there is none."""
+        ...

@@ -49,18 +49,28 @@ class TransformersEngine:
         return self.model.get_input_embeddings()(torch.tensor([list(ids)], dtype=torch.int64, device=self.device))
 
     def vision(self, patches: Tensor, grid: tuple[int, int, int]) -> VisionFeatures:
+        return self.visions(patches[None], grid)[0]
+
+    def visions(self, patches: Tensor, grid: tuple[int, int, int]) -> list[VisionFeatures]:
+        count = patches.shape[0]
         output = self.model.model.visual(
-            patches.to(self.device, self.dtype), grid_thw=torch.tensor([grid], device=self.device)
+            patches.flatten(0, 1).to(self.device, self.dtype), grid_thw=torch.tensor([grid] * count, device=self.device)
         )
         # transformers 4 returns a pair, 5 an object.
         embeds, deepstack = output if isinstance(output, tuple) else (output.pooler_output, output.deepstack_features)
-        return VisionFeatures(embeds, tuple(deepstack))
+        levels = zip(*(level.chunk(count) for level in deepstack), strict=True)
+        return [VisionFeatures(*each) for each in zip(embeds.chunk(count), levels, strict=True)]
 
     def decode(
-        self, x: Tensor, positions: Tensor, visual: VisualInjection | None = None, past: KVCache | None = None
+        self,
+        x: Tensor,
+        positions: Tensor,
+        visual: VisualInjection | None = None,
+        past: KVCache | None = None,
+        present: Tensor | None = None,
     ) -> tuple[Tensor, KVCache]:
         cache = _dynamic_cache(past)
-        states = _run(self._trunk, x, positions, visual, cache)
+        states = _run(self._trunk, x, positions, visual, cache, present)
         return states, tuple((layer.keys, layer.values) for layer in cache.layers)
 
     @torch.no_grad()
@@ -99,18 +109,27 @@ def _dynamic_cache(past: KVCache | None) -> Any:
     return cache
 
 
-def _run(language_model: nn.Module, x: Tensor, positions: Tensor, visual: VisualInjection | None, cache: Any) -> Tensor:
-    """States [1, n, hidden] of `language_model` for `x` behind what `cache` holds; `cache` grows."""
+def _run(
+    language_model: nn.Module,
+    x: Tensor,
+    positions: Tensor,
+    visual: VisualInjection | None,
+    cache: Any,
+    present: Tensor | None = None,
+) -> Tensor:
+    """States [B, n, hidden] of `language_model` for `x` behind what `cache` holds; `cache` grows."""
     seen = cache.get_seq_length()
-    order = torch.arange(seen, seen + x.shape[1], device=x.device)
-    injection = {}
+    axes = positions.to(x.device)
+    axes = axes[:, None] if axes.ndim == 2 else axes
+    order = torch.arange(seen, seen + x.shape[1], device=x.device).expand(1, *axes.shape[1:])
+    injection: dict[str, Any] = {} if present is None else {"attention_mask": present}
     if visual is not None:
         injection["visual_pos_masks"] = visual.mask.to(x.device).expand(x.shape[0], -1)
         injection["deepstack_visual_embeds"] = list(visual.deepstack)
     output = language_model(
         inputs_embeds=x,
         # The first row is the plain order: without it, pictures' standing time reads as several packed sequences.
-        position_ids=torch.cat([order[None], positions.to(x.device)])[:, None],
+        position_ids=torch.cat([order, axes]),
         past_key_values=cache,
         use_cache=True,
         **injection,

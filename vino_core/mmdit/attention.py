@@ -15,6 +15,12 @@ class Attention(Protocol):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor: ...
 
 
+def without_padding(attention: Attention, present: Tensor) -> Attention:
+    """`attention` that sees a key only where `present`, bool [B, N], is True."""
+    mask = present[:, None, None]
+    return lambda q, k, v, _=None: attention(q, k, v, mask)
+
+
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
     """PyTorch's own attention, see `Attention`."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and mask is None and not torch.is_grad_enabled():

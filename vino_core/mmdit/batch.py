@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from .model import Conditioning, MMDiT
 
@@ -14,19 +15,27 @@ from .model import Conditioning, MMDiT
 def _kind(conditioning: Conditioning) -> tuple:
     """Samples of equal kind can be computed as one batch."""
     shapes = tuple(tuple(reference.shape[1:]) for reference in conditioning.references)
-    return conditioning.text.shape[1], shapes, conditioning.mask is None
+    return shapes, None if conditioning.mask is None else conditioning.text.shape[1]
+
+
+def padding_of(lengths: Sequence[int], device: torch.device | str = "cpu") -> Tensor | None:
+    """True behind each sample's own length, bool [B, longest]; None when all are equally long."""
+    if len(set(lengths)) == 1:
+        return None
+    return torch.arange(max(lengths), device=device) >= torch.tensor(lengths, device=device)[:, None]
 
 
 def stack(samples: Sequence[Conditioning]) -> Conditioning:
-    """One batched conditioning from samples [1, ...] of the same kind."""
+    """One batched conditioning from samples [1, ...] of the same kind; shorter texts are padded."""
     first = samples[0]
     if len(samples) == 1:
         return first
     return Conditioning(
-        text=torch.cat([sample.text for sample in samples]),
+        text=pad_sequence([sample.text[0] for sample in samples], batch_first=True),
         boundaries=None if first.boundaries is None else torch.cat([sample.boundaries for sample in samples]),
         references=tuple(torch.cat(group) for group in zip(*(sample.references for sample in samples), strict=True)),
         mask=None if first.mask is None else torch.cat([sample.mask for sample in samples]),
+        padding=padding_of([sample.text.shape[1] for sample in samples], first.text.device),
     )
 
 
@@ -40,8 +49,8 @@ def mixed_velocity(
 ) -> Tensor:
     """Velocity [B, 16, T, H, W] of a batch with one conditioning [1, ...] per sample, of any kinds.
 
-    Samples of the same kind run together, different ones after one another: padding would cost the mask-free
-    attention and change nothing else. `options` go to `MMDiT.forward`.
+    Samples with references of the same sizes run together, their texts padded where they differ in length; different
+    ones run after one another. `options` go to `MMDiT.forward`.
     """
     groups: dict[tuple, list[int]] = {}
     for index, conditioning in enumerate(conditionings):

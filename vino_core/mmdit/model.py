@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..config import MMDiTConfig
 from ..errors import InputError
-from .attention import Attention, sdpa
+from .attention import Attention, sdpa, without_padding
 from .blocks import DoubleBlock, FinalLayer, MLPEmbedder, Operations, Placement, SingleBlock, timestep_embedding
 from .connectors import Connector
 from .packing import Grid, Layout, bounded_layout, pack, rotary_table
@@ -34,14 +34,18 @@ class Conditioning:
     """What one guidance branch gives to the MMDiT, the same at every step.
 
     `text` [B, L, text_dim]; `boundaries` [B, 2K, C], start and end of each of the K references in turn, or None;
-    `references` K scaled latents [B, 16, t, h, w]; `mask` [B, L], nonzero where there is a token, or None when nothing
-    is padded.
+    `references` K scaled latents [B, 16, t, h, w].
+
+    Rows of text that are no tokens come in two kinds. `padding` bool [B, L], True in such rows, is seen by nothing: a
+    sample's numbers are those that it has alone. `mask` [B, L], zero in such rows, is what the published model gets:
+    its refiner leaves them out, its blocks see them. Both are None when there are none.
     """
 
     text: Tensor
     boundaries: Tensor | None = None
     references: tuple[Tensor, ...] = ()
     mask: Tensor | None = None
+    padding: Tensor | None = None
 
 
 class MMDiT(nn.Module):
@@ -132,7 +136,11 @@ class MMDiT(nn.Module):
 
         img = pack(layout, self.patchify(latents), [self.patchify(x) for x in references], conditioning.boundaries)
         vector = self.time_vector(timestep, guidance, latents.dtype)
-        txt = self.txt_in(conditioning.text, timestep, conditioning.mask, attention)
+        padding = conditioning.padding
+        txt = self.txt_in(conditioning.text, timestep, conditioning.mask, attention, padding)
+        if padding is not None:
+            visual = padding.new_ones(padding.shape[0], layout.tokens)
+            attention = without_padding(attention, torch.cat((~padding, visual), dim=1))
 
         for index, block in enumerate(self.double_blocks):
             img, txt = runner("double_block", index, block, img, txt, vector, rotary, attention)

@@ -59,16 +59,31 @@ class TokenRefiner(nn.Module):
         self.c_embedder = MLPEmbedder(text_dim, width, operations, placement)
         self.individual_token_refiner = RefinerBlocks(width, count, depth, operations, placement)
 
-    def forward(self, text: Tensor, timestep: Tensor, mask: Tensor | None, attention: Attention) -> Tensor:
-        """`mask` [B, L] is nonzero where there is a token, or None when nothing is padded."""
-        if mask is None:
-            mean, pairs = text.float().mean(dim=1), None
-        else:
+    def forward(
+        self,
+        text: Tensor,
+        timestep: Tensor,
+        mask: Tensor | None,
+        attention: Attention,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """`mask` [B, L] is nonzero where there is a token, `padding` bool [B, L] True where there is none.
+
+        Either may be None; `model.Conditioning` tells them apart.
+        """
+        pairs = None
+        if padding is not None:
+            present = ~padding
+            pairs = present[:, None, None]
+        elif mask is not None:
             present = mask.bool()
-            weights = present[..., None].float()
-            mean = (text.float() * weights).sum(dim=1) / weights.sum(dim=1)
             pairs = (present[:, None, :, None] & present[:, None, None, :]).clone()
             pairs[..., 0] = True  # rows of padding would otherwise attend to nothing and become NaN
+        if pairs is None:
+            mean = text.float().mean(dim=1)
+        else:
+            weights = present[..., None].float()
+            mean = (text.float() * weights).sum(dim=1) / weights.sum(dim=1)
         vector = self.t_embedder(timestep_embedding(timestep).to(text.dtype)) + self.c_embedder(mean.to(text.dtype))
         x = self.input_embedder(text)
         for block in self.individual_token_refiner.blocks:

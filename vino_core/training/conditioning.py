@@ -1,7 +1,8 @@
 """The frozen half of a training step: samples of one layout through VLM and VAE together, without gradients.
 
-The learnable tokens come later, as a continuation on the cache that is made here, with gradients. Attention is causal,
-so this equals a full pass (a test compares the gradients).
+Samples that differ in the length of their texts only run as one padded batch, whose padding nothing sees. The learnable
+tokens come later, as a continuation on the cache that is made here, with gradients. Attention is causal, so this equals
+a full pass (a test compares the gradients).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..encoder.encode import EncodedPrompt, embed_prompt, encode_visuals
-from ..encoder.engine import VisualInjection, VLMEngine
-from ..encoder.prompt import build_prompt
-from ..systems.base import System
+from ..encoder.encode import EncodedPrompt, EncodedVisual, PreparedReferences, embed_prompts, patches_of
+from ..encoder.engine import BatchEngine, VLMEngine
+from ..encoder.prompt import PromptPlan, VisualItem, build_prompt
+from ..mmdit.batch import padding_of
+from ..systems.base import System, VisionLimits
 from ..vae import VAE
 from .prepare import Prepared
 
@@ -24,15 +26,18 @@ from .prepare import Prepared
 class Group:
     """Samples of one layout: `members` are their numbers in the local batch.
 
-    Either `prompt` (states [B, n, width] and cache) or, in stage 0, the token `ids` [B, n]. `references` and `target`
-    are scaled latents [B, 16, t, h, w].
+    Either `prompt` (states [B, n, width] and cache) or, in stage 0, the token `ids` [B, n]. `lengths`: each sample's
+    tokens before the padding, `padding` bool [B, n] is True behind them, or None when there is none. `references` and
+    `target` are scaled latents [B, 16, t, h, w].
     """
 
     members: tuple[int, ...]
+    lengths: tuple[int, ...]
     target: Tensor
     references: tuple[Tensor, ...] = ()
     prompt: EncodedPrompt | None = None
     ids: Tensor | None = None
+    padding: Tensor | None = None
 
     @property
     def boundaries(self) -> tuple[tuple[int, int], ...]:
@@ -40,35 +45,45 @@ class Group:
         return self.prompt.plan.boundaries if self.prompt is not None and self.references else ()
 
 
+@dataclass(frozen=True, eq=False)
+class _Member:
+    number: int
+    sample: Prepared
+    plan: PromptPlan
+    visuals: tuple[EncodedVisual, ...]
+
+
 @torch.no_grad()
 def encode_samples(
-    engine: VLMEngine, vae: VAE, system: System, samples: Sequence[Prepared], device: torch.device | str
+    engine: BatchEngine, vae: VAE, system: System, samples: Sequence[Prepared], device: torch.device | str
 ) -> list[Group]:
     """Encode samples, those of one layout together."""
-    entries: dict[tuple, list[tuple[int, Prepared, object, tuple]]] = {}
-    for number, sample in enumerate(samples):
-        visuals = encode_visuals(engine, sample.references, system.vision)
-        plan = build_prompt(system, engine, sample.text, [visual.item for visual in visuals])
-        grids = tuple(visual.item for visual in visuals)
+    layouts: dict[tuple, list[_Member]] = {}
+    seen = _visuals(engine, [sample.references for sample in samples], system.vision)
+    for number, (sample, visuals) in enumerate(zip(samples, seen, strict=True)):
+        items = tuple(visual.item for visual in visuals)
         shapes = tuple(tuple(pixels.shape) for pixels in sample.pixels)
-        key = (len(plan.ids), grids, shapes, tuple(sample.target.shape))
-        entries.setdefault(key, []).append((number, sample, plan, visuals))
+        member = _Member(number, sample, build_prompt(system, engine, sample.text, items), visuals)
+        layouts.setdefault((items, shapes, tuple(sample.target.shape)), []).append(member)
     groups = []
-    for members in entries.values():
-        embedded = [embed_prompt(engine, plan, visuals) for _, _, plan, visuals in members]
-        x = torch.cat([states for states, _ in embedded])
-        plan = members[0][2]
-        states, cache = engine.decode(x, plan.positions, _together([injection for _, injection in embedded]))
-        chosen = [sample for _, sample, _, _ in members]
+    for members in layouts.values():
+        lengths = tuple(len(member.plan.ids) for member in members)
+        longest = members[lengths.index(max(lengths))].plan
+        x, injection = embed_prompts(
+            engine, [member.plan for member in members], [member.visuals for member in members]
+        )
+        # Padding stands behind every token of a sample, so causal attention hides it without a mask.
+        states, cache = engine.decode(x, longest.positions, injection)
+        padding = padding_of(lengths, states.device)
+        chosen = [member.sample for member in members]
         groups.append(
             Group(
-                members=tuple(number for number, _, _, _ in members),
-                target=_latents(vae, [sample.target for sample in chosen], device),
-                references=tuple(
-                    _latents(vae, list(pixels), device)
-                    for pixels in zip(*(sample.pixels for sample in chosen), strict=True)
-                ),
-                prompt=EncodedPrompt(plan, states, cache),
+                members=tuple(member.number for member in members),
+                lengths=lengths,
+                target=_targets(vae, chosen, device),
+                references=_references(vae, chosen, device),
+                prompt=EncodedPrompt(longest, states, cache, padding),
+                padding=padding,
             )
         )
     return groups
@@ -77,27 +92,67 @@ def encode_samples(
 @torch.no_grad()
 def encode_plain(engine: VLMEngine, vae: VAE, samples: Sequence[Prepared], device: torch.device | str) -> list[Group]:
     """The samples of stage 0: token ids and target, no VLM."""
-    members: dict[tuple, list[tuple[int, Prepared, list[int]]]] = {}
+    layouts: dict[tuple, list[tuple[int, Prepared, list[int]]]] = {}
     for number, sample in enumerate(samples):
         ids = list(engine.tokenize(sample.text)) or [0]
-        members.setdefault((len(ids), tuple(sample.target.shape)), []).append((number, sample, ids))
-    return [
-        Group(
-            members=tuple(number for number, _, _ in group),
-            target=_latents(vae, [sample.target for _, sample, _ in group], device),
-            ids=torch.tensor([ids for _, _, ids in group], device=device),
+        layouts.setdefault(tuple(sample.target.shape), []).append((number, sample, ids))
+    groups = []
+    for members in layouts.values():
+        lengths = tuple(len(ids) for _, _, ids in members)
+        rows = [ids + [0] * (max(lengths) - len(ids)) for _, _, ids in members]
+        groups.append(
+            Group(
+                members=tuple(number for number, _, _ in members),
+                lengths=lengths,
+                target=_targets(vae, [sample for _, sample, _ in members], device),
+                ids=torch.tensor(rows, device=device),
+                padding=padding_of(lengths, device),
+            )
         )
-        for group in members.values()
-    ]
+    return groups
 
 
-def _together(injections: Sequence[VisualInjection | None]) -> VisualInjection | None:
-    first = injections[0]
-    if first is None:
-        return None
-    levels = zip(*(injection.deepstack for injection in injections if injection is not None), strict=True)
-    return VisualInjection(first.mask, tuple(torch.cat(level) for level in levels))
+def _visuals(
+    engine: BatchEngine, references: Sequence[PreparedReferences], limits: VisionLimits
+) -> list[tuple[EncodedVisual, ...]]:
+    """Each sample's references after the vision tower, those of one size through it together."""
+    prepared = [patches_of(each, limits) for each in references]
+    sizes: dict[tuple[int, int, int], list[tuple[int, int]]] = {}
+    for number, sample in enumerate(prepared):
+        for place, (item, _) in enumerate(sample):
+            sizes.setdefault(item.grid, []).append((number, place))
+    encoded: list[list[EncodedVisual]] = [[None] * len(sample) for sample in prepared]
+    for grid, places in sizes.items():
+        patches = torch.stack([prepared[number][place][1] for number, place in places])
+        for (number, place), features in zip(places, engine.visions(patches, grid), strict=True):
+            item: VisualItem = prepared[number][place][0]
+            encoded[number][place] = EncodedVisual(item, features)
+    return [tuple(sample) for sample in encoded]
 
 
-def _latents(vae: VAE, clips: Sequence[Tensor], device: torch.device | str) -> Tensor:
-    return torch.cat([vae.encode(clip) for clip in clips]).to(device)
+def _targets(vae: VAE, samples: Sequence[Prepared], device: torch.device | str) -> Tensor:
+    ready = [sample.latents and sample.latents.target for sample in samples]
+    return _latents(vae, [sample.target for sample in samples], ready, device)
+
+
+def _references(vae: VAE, samples: Sequence[Prepared], device: torch.device | str) -> tuple[Tensor, ...]:
+    """Packed references by their place in the prompt."""
+    clips = [sample.pixels for sample in samples]
+    return tuple(
+        _latents(
+            vae,
+            [pixels[place] for pixels in clips],
+            [sample.latents and sample.latents.references[place] for sample in samples],
+            device,
+        )
+        for place in range(len(clips[0]))
+    )
+
+
+def _latents(vae: VAE, clips: Sequence[Tensor], ready: Sequence[Tensor | None], device: torch.device | str) -> Tensor:
+    """Scaled latents [B, 16, t, h, w] of clips of one size, made here where they are not `ready`."""
+    found = list(ready)
+    missing = [number for number, latents in enumerate(ready) if latents is None]
+    for number in missing:
+        found[number] = vae.encode(clips[number])[0]
+    return torch.stack([latents.to(device, torch.float32) for latents in found])

@@ -14,24 +14,26 @@ TRAINING = 3
 """A step costs the forward pass once more for each of the two gradients; recomputed activations do not count."""
 
 
-def forward_flops(model: MMDiT, text: int, visual: int) -> float:
+class ForwardCost:
     """Operations of one sample's forward pass through the MMDiT, of which `text` and `visual` tokens are in the blocks.
 
-    Two per weight and token, and four per pair of tokens, channel and block for attention.
+    Two per weight and token, and four per pair of tokens, channel and block for attention. Made before weights are
+    sharded.
     """
 
-    def weights(*parts: torch.nn.Module) -> int:
-        return sum(p.numel() for part in parts for p in part.parameters() if p.ndim > 1)
+    def __init__(self, model: MMDiT) -> None:
+        def weights(*parts: torch.nn.Module) -> int:
+            return sum(p.numel() for part in parts for p in part.parameters() if p.ndim > 1)
 
-    flops = 2.0 * text * weights(model.txt_in)
-    flops += 2.0 * visual * weights(model.img_in, model.final_layer)
-    for block in model.double_blocks:
-        flops += 2.0 * visual * weights(block.img_attn, block.img_mlp) + 2.0 * text * weights(
-            block.txt_attn, block.txt_mlp
-        )
-    flops += 2.0 * (text + visual) * sum(weights(block.linear1, block.linear2) for block in model.single_blocks)
-    blocks = len(model.double_blocks) + len(model.single_blocks)
-    return flops + 4.0 * blocks * model.config.hidden_size * (text + visual) ** 2
+        both = sum(weights(block.linear1, block.linear2) for block in model.single_blocks)
+        self._text = both + weights(model.txt_in)
+        self._text += sum(weights(block.txt_attn, block.txt_mlp) for block in model.double_blocks)
+        self._visual = both + weights(model.img_in, model.final_layer)
+        self._visual += sum(weights(block.img_attn, block.img_mlp) for block in model.double_blocks)
+        self._pair = 2 * (len(model.double_blocks) + len(model.single_blocks)) * model.config.hidden_size
+
+    def __call__(self, text: int, visual: int) -> float:
+        return 2.0 * (self._text * text + self._visual * visual + self._pair * (text + visual) ** 2)
 
 
 def visual_tokens(model: MMDiT, references: Sequence[Tensor], target: Tensor) -> int:

@@ -21,7 +21,7 @@ from .ema import EMA
 from .example import Example, ExampleSource
 from .export import export
 from .feed import Feed
-from .flops import TRAINING, forward_flops, measured_peak, visual_tokens
+from .flops import TRAINING, ForwardCost, measured_peak, visual_tokens
 from .lora import add_lora
 from .loss import draw_sigma, noised, velocity_loss
 from .metrics import Metrics
@@ -68,6 +68,7 @@ class Trainer:
         self.run, self.parts, self.team, self.validation = run, parts, team, validation or {}
         self.out = Path(run.out)
         self.network = build_network(run, parts).to(team.device)
+        self.cost = ForwardCost(parts.mmdit)
         frozen = fingerprint(self.network)
         self.module_parts = parts_of(self.network)
         self.module = team.spread(self.network)
@@ -156,12 +157,9 @@ class Trainer:
             losses = losses.index_put(
                 (torch.tensor(group.members, device=device),), velocity_loss(velocity, group.target, noise)
             )
-            mmdit = self.parts.mmdit
-            visual = visual_tokens(mmdit, group.references, group.target)
-            text = group.ids.shape[1] if group.ids is not None else group.prompt.states.shape[1]
-            text += 0 if self.network.tokens is None else self.network.tokens.shape[0]
-            self._tokens += len(group.members) * (text + visual)
-            self._shapes.append((len(group.members), text, visual))
+            visual = visual_tokens(self.parts.mmdit, group.references, group.target)
+            learnable = 0 if self.network.tokens is None else self.network.tokens.shape[0]
+            self._shapes += [(length + learnable, visual) for length in group.lengths]
         return losses
 
     def _step(self, step: int) -> tuple[dict[str, Any], dict[str, float]]:
@@ -169,7 +167,7 @@ class Trainer:
         started = time.perf_counter()
         task = task_of_step(self.weights, run.seed, step)
         passes = run.parallel.accumulation
-        self._tokens, self._shapes = 0, []
+        self._shapes = []
         waited, collected, ids = 0.0, [], []
         for micro in range(passes):
             numbers = self._numbers(task, micro)
@@ -224,14 +222,13 @@ class Trainer:
         self, record: Mapping[str, Any], norms: Mapping[str, float], seconds: float, waited: float
     ) -> dict[str, float]:
         device = self.team.device
-        flops = TRAINING * sum(
-            count * forward_flops(self.parts.mmdit, text, visual) for count, text, visual in self._shapes
-        )
+        tokens = sum(text + visual for text, visual in self._shapes)
+        flops = TRAINING * sum(self.cost(text, visual) for text, visual in self._shapes)
         scalars = {
             "loss": record["loss"],
             f"loss/{record['task']}": record["loss"],
             "learning_rate": self.state.optimizer.param_groups[0]["lr"],
-            "speed/tokens_per_second": self._tokens * self.team.size / seconds,
+            "speed/tokens_per_second": tokens * self.team.size / seconds,
             "speed/mfu": flops / seconds / self.peak,
             "speed/seconds_per_step": seconds,
             "speed/seconds_waiting_for_data": waited,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..encoder.encode import append_tokens
-from ..encoder.engine import VLMEngine
+from ..encoder.engine import BatchEngine
 from ..mmdit.connectors import connect
 from ..mmdit.model import Conditioning, MMDiT, run_block
 from ..systems.base import System
@@ -46,7 +46,7 @@ class Network(nn.Module):
         self,
         mmdit: MMDiT,
         system: System,
-        engine: VLMEngine,
+        engine: BatchEngine,
         tokens: Tensor | None = None,
         plain_text: PlainText | None = None,
         checkpointing: bool = False,
@@ -81,13 +81,15 @@ class Network(nn.Module):
     def conditioning(self, group: Group) -> Conditioning:
         """What the MMDiT is given; gradients flow to tokens and connectors."""
         if group.ids is not None:
-            return Conditioning(self.plain_text(group.ids))
-        states = group.prompt.states
+            return Conditioning(self.plain_text(group.ids), padding=group.padding)
+        states, padding = group.prompt.states, group.padding
         if self.tokens is not None:
             states = append_tokens(self.engine, group.prompt, self.tokens)
+            if padding is not None:
+                padding = nn.functional.pad(padding, (0, len(self.tokens)), value=False)
         # Connectors are kept in float32 while they train, whatever the VLM's type; autocast decides how they compute.
         connected = connect(self.mmdit, self.system, states.to(group.target), group.boundaries)
-        return Conditioning(connected.text, connected.boundaries, group.references)
+        return Conditioning(connected.text, connected.boundaries, group.references, padding=padding)
 
     def _unused(self) -> Tensor:
         """Zero, and a part of the graph of parameters that a sample may not touch.
