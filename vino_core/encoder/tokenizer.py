@@ -8,6 +8,21 @@ from typing import Any
 from ..errors import InputError
 
 
+def tokenizer_from_json(text: str, source: object) -> Any:
+    """The Hugging Face tokenizer described by the text of a `tokenizer.json`, as a text encoder file may carry it.
+
+    Raises InputError, naming `source`, when the text is damaged.
+    """
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    try:
+        backend = Tokenizer.from_str(text)
+    except Exception as error:  # the library raises no narrower type
+        raise InputError(f"{source}: its tokenizer cannot be read ({error}). Download the file again.") from error
+    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
+
+
 def plain_tokenizer(tokenizer: Any) -> Callable[[str], list[int]]:
     """A function text -> ids that reads every added token's name (`<|im_end|>`, `<|image_pad|>`, `<think>`) as text.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints.files import load_state, read_metadata
 from ..errors import InputError
 from .engine import END_OF_TEXT, GREEDY, IM_END, KVCache, Sampling, VisionFeatures, VisualInjection
 from .next_token import NextToken
-from .tokenizer import plain_tokenizer, special_id
+from .tokenizer import plain_tokenizer, special_id, tokenizer_from_json
 
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
@@ -153,13 +155,35 @@ def _without_last_layer(language_model: nn.Module) -> nn.Module:
 
 
 def load_engine(
-    folder: str | Path, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
+    path: str | Path, dtype: torch.dtype = torch.bfloat16, device: torch.device | str = "cpu"
 ) -> TransformersEngine:
-    """Engine from a local Hugging Face folder of Qwen3-VL (config.json, safetensors, tokenizer). Nothing is fetched.
+    """Engine from a local Hugging Face folder of Qwen3-VL (config.json, safetensors, tokenizer), or from one file.
 
-    Raises InputError when the folder is missing, holds another model, or its weights do not fit its config.
+    The file is a safetensors file with the texts of config.json and tokenizer.json in its metadata, as `config` and
+    `tokenizer`. Nothing is fetched. Raises InputError when there is neither, when it holds another model, or when its
+    weights do not fit its config.
     """
-    folder = Path(folder)
+    path = Path(path)
+    return _from_file(path, dtype, device) if path.is_file() else _from_folder(path, dtype, device)
+
+
+def _from_file(path: Path, dtype: torch.dtype, device: torch.device | str) -> TransformersEngine:
+    metadata = read_metadata(path)
+    absent = [name for name in ("config", "tokenizer") if name not in metadata]
+    if absent:
+        raise InputError(
+            f"Text encoder file '{path}' has no {' and no '.join(absent)} in its metadata. Point to the folder of a "
+            "download of Qwen3-VL-4B-Instruct instead, or to a file that was made to stand alone."
+        )
+    try:
+        config = json.loads(metadata["config"])
+    except json.JSONDecodeError as error:
+        raise InputError(f"Text encoder file '{path}': its config is damaged ({error}). Download it again.") from error
+    tokenizer = tokenizer_from_json(metadata["tokenizer"], f"Text encoder file '{path}'")
+    return engine_from_state(config, load_state(path), tokenizer, dtype, device)
+
+
+def _from_folder(folder: Path, dtype: torch.dtype, device: torch.device | str) -> TransformersEngine:
     if not (folder / "config.json").is_file():
         raise InputError(
             f"Text encoder folder '{folder}' has no config.json. Point to a download of Qwen3-VL-4B-Instruct, for "
