@@ -111,6 +111,8 @@ class Pictures:
             frames=preset.frames,
             text_scale=preset.text_scale,
             image_scale=preset.image_scale,
+            shift=preset.shift,
+            steps=preset.steps,
             references=References(images=tuple(prepare_image(pixels) for pixels in self.pixels)),
         )
 

@@ -10,13 +10,12 @@ from ..vino_core.branches import branch_prompts
 from ..vino_core.encoder.encode import EncodedPrompt, encode_branches, encode_visuals
 from ..vino_core.media.references import References
 from ..vino_core.sampling.guidance import Branch
-from ..vino_core.systems import get_system
+from ..vino_core.systems.base import System
 from ..vino_core.tasks import get_preset, preset_name
 from .comfy.messages import show
+from .comfy.systems import clip_system
 from .comfy.vlm import open_engine
 from .types import Context, ContextType, EncodedBranch, PreparedReferences, ReferencesType
-
-VINO = get_system("vino")
 
 
 class VINOEncoder(io.ComfyNode):
@@ -32,7 +31,7 @@ class VINOEncoder(io.ComfyNode):
             "computed once.",
             search_aliases=["text encode", "prompt", "clip text encode", "vision language", "vino"],
             inputs=[
-                io.Clip.Input("clip", tooltip="Qwen3-VL-4B-Instruct."),
+                io.Clip.Input("clip", tooltip="Qwen3-VL-4B-Instruct, or the text encoder of another system."),
                 ReferencesType.Input("references", tooltip="From VINO References, also when it has nothing connected."),
                 io.String.Input(
                     "prompt",
@@ -92,40 +91,45 @@ class VINOEncoder(io.ComfyNode):
         base_image: bool,
         image_scale: float,
     ) -> io.NodeOutput:
-        prepared = references.references
+        system = clip_system(clip)
+        prepared = references.for_system(system)
         counts = len(prepared.images), len(prepared.videos)
-        negative_prompt = _negative_prompt(negative, *counts, references.frames, base_image)
+        negative_prompt = _negative_prompt(system, negative, *counts, references.frames, base_image)
         # The negative prompt is encoded whatever the text scale: behind the shared references it costs little.
         branches = branch_prompts(prompt, negative_prompt, *counts, base_image, text_scale=2.0, image_scale=image_scale)
         distinct = {branch.references for branch in branches.values() if branch.references}
         passes = len(branches) + len(distinct)
-        with open_engine(clip, expected_tokens(prepared), passes, sum(counts)) as engine:
-            visuals = encode_visuals(engine, prepared, VINO.vision)
-            encoded = encode_branches(engine, VINO, list(branches.values()), visuals)
+        with open_engine(clip, expected_tokens(system, prepared), passes, sum(counts)) as engine:
+            visuals = encode_visuals(engine, prepared, system.vision)
+            encoded = encode_branches(engine, system, list(branches.values()), visuals)
         context = Context(
             {
                 branch: EncodedBranch(_stored(encoded_prompt), seen.references)
                 for (branch, seen), encoded_prompt in zip(branches.items(), encoded, strict=True)
             },
             repeats_negative=Branch.NEGATIVE_IMAGE not in branches and image_scale > 1,
+            system=system,
         )
         return io.NodeOutput(context, ui=show("VINO Interleaved Encoder", encoded[0].plan.messages, cls.hidden))
 
 
-def expected_tokens(references: References) -> int:
+def expected_tokens(system: System, references: References) -> int:
     """About how many tokens a prompt with these references has, for the memory it needs."""
-    side = VINO.vision.patch * VINO.vision.merge
+    vision = system.vision
+    side = vision.patch * vision.merge
     pixels = sum(image.pixels.shape[0] * image.pixels.shape[1] for image in references.images)
-    groups = VINO.vision.frames // VINO.vision.temporal_patch
-    pixels += len(references.videos) * groups * VINO.vision.video_first.max_pixels
+    groups = vision.frames // vision.temporal_patch
+    pixels += len(references.videos) * groups * vision.video_first.max_pixels
     return pixels // side**2 + 1024
 
 
-def _negative_prompt(negative: io.DynamicCombo.Type, images: int, videos: int, frames: int, base_image: bool) -> str:
+def _negative_prompt(
+    system: System, negative: io.DynamicCombo.Type, images: int, videos: int, frames: int, base_image: bool
+) -> str:
     choice = negative["negative"]
     if choice == "auto":
-        return get_preset(VINO, preset_name(images, videos, frames, base_image)).negative
-    texts = {"default for pictures": VINO.negative_image, "default for videos": VINO.negative_video, "none": ""}
+        return get_preset(system, preset_name(images, videos, frames, base_image)).negative
+    texts = {"default for pictures": system.negative_image, "default for videos": system.negative_video, "none": ""}
     return texts[choice] if choice in texts else negative["negative_prompt"]
 
 

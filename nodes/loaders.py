@@ -10,12 +10,12 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..vino_core.checkpoints.files import load_tokens, open_model
+from ..vino_core.checkpoints.files import load_tokens, made_for, open_model
 from ..vino_core.checkpoints.header import FP8, TensorInfo, read_header
 from ..vino_core.errors import InputError
 from .comfy.registration import CONFIG, MARK
 from .comfy.text_encoder import load_text_encoder
-from .types import TokensType
+from .types import LearnableTokens, TokensType
 
 _WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
     "default": {},
@@ -127,4 +127,5 @@ class VINOTokensLoader(io.ComfyNode):
 
     @classmethod
     def execute(cls, tokens_name: str) -> io.NodeOutput:
-        return io.NodeOutput(load_tokens(folder_paths.get_full_path_or_raise("embeddings", tokens_name)))
+        path = folder_paths.get_full_path_or_raise("embeddings", tokens_name)
+        return io.NodeOutput(LearnableTokens(load_tokens(path), made_for(path)))

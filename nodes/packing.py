@@ -7,13 +7,12 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vino_core.errors import InputError
-from ..vino_core.systems import get_system
+from ..vino_core.systems.base import System
 from .comfy.conditioning import ABSENT, REFERENCES
 from .comfy.guider import check_finite
+from .comfy.systems import conditioning_system, expect_same
 from .comfy.vae import encode
 from .types import PreparedReferences, ReferencesType
-
-VINO = get_system("vino")
 
 
 class VINOReferenceLatents(io.ComfyNode):
@@ -31,7 +30,7 @@ class VINOReferenceLatents(io.ComfyNode):
                 io.Conditioning.Input("positive", tooltip="From VINO Learnable Tokens."),
                 io.Conditioning.Input("negative", tooltip="From VINO Learnable Tokens."),
                 io.Conditioning.Input("negative_image", tooltip="From VINO Learnable Tokens."),
-                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE."),
+                io.Vae.Input("vae", tooltip="HunyuanVideo's VAE, or the VAE of another system."),
                 ReferencesType.Input("references", tooltip="The references that the encoder got."),
             ],
             outputs=[
@@ -45,21 +44,25 @@ class VINOReferenceLatents(io.ComfyNode):
     def execute(
         cls, positive: list, negative: list, negative_image: list, vae: io.Vae.Type, references: PreparedReferences
     ) -> io.NodeOutput:
-        pixels = [image.pixels[None] for image in references.references.images]
-        pixels += [video.frames for video in references.references.videos]
-        latents = [_encode(vae, clip) for clip in pixels]
+        system = conditioning_system(positive, "positive")
+        for name, branch in (("negative", negative), ("negative_image", negative_image)):
+            expect_same(name, conditioning_system(branch, name), system, "positive")
+        prepared = references.for_system(system)
+        pixels = [image.pixels[None] for image in prepared.images]
+        pixels += [video.frames for video in prepared.videos]
+        latents = [_encode(system, vae, clip) for clip in pixels]
         return io.NodeOutput(*(_attach(branch, latents) for branch in (positive, negative, negative_image)))
 
 
-def _encode(vae: io.Vae.Type, pixels: Tensor) -> Tensor:
+def _encode(system: System, vae: io.Vae.Type, pixels: Tensor) -> Tensor:
     """Unscaled latents [1, 16, t, h, w] of uint8 [T, H, W, 3]. Raises InputError for a VAE of another kind."""
     frames, height, width, _ = pixels.shape
     latents = encode(vae, pixels.to(torch.float32) / 255)
-    expected = (1, VINO.latent_channels, *VINO.latent_grid(frames, height, width))
+    expected = (1, system.latent_channels, *system.latent_grid(frames, height, width))
     if tuple(latents.shape) != expected:
         raise InputError(
             f"vae: {frames} frames of {width}x{height} pixels became latents {list(latents.shape)} instead of "
-            f"{list(expected)}. Load HunyuanVideo's VAE (hunyuan_video_vae_bf16.safetensors)."
+            f"{list(expected)}. Load the VAE of {system.name} (published VINO: hunyuan_video_vae_bf16.safetensors)."
         )
     check_finite("vae", latents, "The VAE overflows in this precision: start ComfyUI with --bf16-vae or --fp32-vae.")
     return latents

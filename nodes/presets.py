@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..vino_core.systems import get_system
+from ..vino_core.systems import SYSTEMS
 from ..vino_core.tasks import get_preset
+from .comfy.systems import clip_system
 
-VINO = get_system("vino")
+TASKS = list(dict.fromkeys(name for system in SYSTEMS.values() for name in system.presets))
 
 
 class VINOPreset(io.ComfyNode):
@@ -19,16 +20,21 @@ class VINOPreset(io.ComfyNode):
             node_id="VINOPreset",
             display_name="VINO Task Preset",
             category="VINO/sampling",
-            description="The settings of VINO's published examples. Connect what you need of them.",
+            description="The settings of the published examples. Connect what you need of them.",
             search_aliases=["settings", "defaults", "task", "recipe", "vino"],
             inputs=[
                 io.Combo.Input(
                     "task",
-                    options=list(VINO.presets),
+                    options=TASKS,
                     tooltip="i: from pictures, v: from a video, t: from text; then what comes out. baseimg: the last "
                     "of several pictures is edited. clone: motion or expression of a video. camclone: camera path of "
                     "a video. paper: the scales of the VINO paper.",
-                )
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The text encoder, which tells whose settings are meant. Published VINO's without it.",
+                ),
             ],
             outputs=[
                 io.Int.Output(display_name="length", tooltip="Frames to generate."),
@@ -44,8 +50,8 @@ class VINOPreset(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, task: str) -> io.NodeOutput:
-        preset = get_preset(VINO, task)
+    def execute(cls, task: str, clip: io.Clip.Type | None = None) -> io.NodeOutput:
+        preset = get_preset(clip_system(clip), task)
         return io.NodeOutput(
             preset.frames, preset.steps, preset.shift, preset.text_scale, preset.image_scale, preset.negative
         )

@@ -6,13 +6,14 @@ from comfy_api.latest import io
 
 from ..vino_core.errors import InputError
 from ..vino_core.media.references import References, prepare_image
-from ..vino_core.media.sizing import check_frames, check_size
-from ..vino_core.systems import get_system
+from ..vino_core.media.sizing import TEMPORAL_STRIDE, check_frames, check_size
+from ..vino_core.systems import MAX_FRAMES, UNIT
+from ..vino_core.systems.base import System
 from ..vino_core.tasks import get_preset, preset_name, target_size
 from .comfy.pixels import numbered, prepare, to_uint8
-from .types import PreparedReferences, ReferencesType
+from .comfy.systems import clip_system
+from .types import PreparedReferences, ReferencesType, TargetSize
 
-VINO = get_system("vino")
 MAX_IMAGES = 16
 MAX_VIDEOS = 4
 
@@ -60,17 +61,17 @@ class VINOReferences(io.ComfyNode):
                                 io.Int.Input(
                                     "width",
                                     default=848,
-                                    min=VINO.unit,
+                                    min=UNIT,
                                     max=8192,
-                                    step=VINO.unit,
+                                    step=UNIT,
                                     tooltip="Width of the result in pixels, a multiple of 16.",
                                 ),
                                 io.Int.Input(
                                     "height",
                                     default=480,
-                                    min=VINO.unit,
+                                    min=UNIT,
                                     max=8192,
-                                    step=VINO.unit,
+                                    step=UNIT,
                                     tooltip="Height of the result in pixels, a multiple of 16.",
                                 ),
                             ],
@@ -86,10 +87,15 @@ class VINOReferences(io.ComfyNode):
                     "length",
                     default=81,
                     min=1,
-                    max=VINO.max_frames,
-                    step=VINO.vae_stride[0],
+                    max=MAX_FRAMES,
+                    step=TEMPORAL_STRIDE,
                     tooltip="Frames to generate: 1 for a picture, or 5, 9, 13 ... 89 for a video at 24 frames per "
                     "second. A reference video gives as many frames, fewer when it is shorter.",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="The text encoder, which tells the system whose sizes apply. Published VINO's without it.",
                 ),
             ],
             outputs=[
@@ -107,22 +113,41 @@ class VINOReferences(io.ComfyNode):
         length: int,
         images: io.Autogrow.Type | None = None,
         videos: io.Autogrow.Type | None = None,
+        clip: io.Clip.Type | None = None,
     ) -> io.NodeOutput:
-        check_frames(length, VINO.max_frames)
-        references = References(
-            tuple(
-                prepare_image(pixels, VINO.area, VINO.unit)
-                for name, batch in numbered(images)
-                for pixels in to_uint8(batch, name)
-            ),
-            tuple(prepare(video, name, length) for name, video in numbered(videos)),
-        )
-        height, width, frames = _result_size(size, references, length)
-        check_size(width, height, VINO.unit)
-        return io.NodeOutput(PreparedReferences(references, frames), width, height, frames)
+        def prepare_for(system: System) -> tuple[References, TargetSize]:
+            return _prepare(size, length, images, videos, system)
+
+        references = PreparedReferences(prepare_for, clip_system(clip))
+        target = references.size
+        return io.NodeOutput(references, target.width, target.height, target.frames)
 
 
-def _result_size(size: io.DynamicCombo.Type, references: References, length: int) -> tuple[int, int, int]:
+def _prepare(
+    size: io.DynamicCombo.Type,
+    length: int,
+    images: io.Autogrow.Type | None,
+    videos: io.Autogrow.Type | None,
+    system: System,
+) -> tuple[References, TargetSize]:
+    """What is connected, as `system` takes it, and the size to generate. Raises InputError for unusable input."""
+    check_frames(length, system.max_frames)
+    references = References(
+        tuple(
+            prepare_image(pixels, system.area, system.unit)
+            for name, batch in numbered(images)
+            for pixels in to_uint8(batch, name)
+        ),
+        tuple(prepare(video, name, length, system) for name, video in numbered(videos)),
+    )
+    height, width, frames = _result_size(size, references, length, system)
+    check_size(width, height, system.unit)
+    return references, TargetSize(width, height, frames)
+
+
+def _result_size(
+    size: io.DynamicCombo.Type, references: References, length: int, system: System
+) -> tuple[int, int, int]:
     """Height, width and frames. Raises InputError when the chosen reference is not connected."""
     choice = size["size"]
     if choice == "custom":
@@ -137,4 +162,4 @@ def _result_size(size: io.DynamicCombo.Type, references: References, length: int
         frames, height, width, _ = references.videos[0].frames.shape
         return height, width, frames
     task = preset_name(len(references.images), len(references.videos), length, base_image=False)
-    return target_size(get_preset(VINO, task), references, length)
+    return target_size(get_preset(system, task), references, length)

@@ -10,14 +10,12 @@ import latent_preview
 import torch
 from comfy_api.latest import io
 
-from ..vino_core.media.sizing import check_frames, check_size
+from ..vino_core.media.sizing import TEMPORAL_STRIDE, check_frames, check_size
 from ..vino_core.sampling.guidance import Branch
 from ..vino_core.sampling.sampler import initial_noise
 from ..vino_core.sampling.schedule import sigmas
-from ..vino_core.systems import get_system
+from ..vino_core.systems import DEFAULT, MAX_FRAMES, UNIT, get_system
 from .comfy.guider import DualCFGGuider
-
-VINO = get_system("vino")
 
 TEXT_SCALE = {
     "default": 7.0,
@@ -106,25 +104,25 @@ class VINOEmptyLatent(io.ComfyNode):
                 io.Int.Input(
                     "width",
                     default=848,
-                    min=VINO.unit,
+                    min=UNIT,
                     max=8192,
-                    step=VINO.unit,
+                    step=UNIT,
                     tooltip="Width in pixels, a multiple of 16. Connect VINO References to take it from a reference.",
                 ),
                 io.Int.Input(
                     "height",
                     default=480,
-                    min=VINO.unit,
+                    min=UNIT,
                     max=8192,
-                    step=VINO.unit,
+                    step=UNIT,
                     tooltip="Height in pixels, a multiple of 16.",
                 ),
                 io.Int.Input(
                     "length",
                     default=81,
                     min=1,
-                    max=VINO.max_frames,
-                    step=VINO.vae_stride[0],
+                    max=MAX_FRAMES,
+                    step=TEMPORAL_STRIDE,
                     tooltip="Number of frames: 1 for a picture, or 5, 9, 13 ... 89 for a video at 24 frames per "
                     "second.",
                 ),
@@ -135,9 +133,11 @@ class VINOEmptyLatent(io.ComfyNode):
 
     @classmethod
     def execute(cls, width: int, height: int, length: int, batch_size: int) -> io.NodeOutput:
-        check_size(width, height, VINO.unit)
-        check_frames(length, VINO.max_frames)
-        shape = (batch_size, VINO.latent_channels, *VINO.latent_grid(length, height, width))
+        check_size(width, height, UNIT)
+        check_frames(length, MAX_FRAMES)
+        # All systems share one latent space; ComfyUI adapts an empty latent to a model with another one.
+        system = get_system(DEFAULT)
+        shape = (batch_size, system.latent_channels, *system.latent_grid(length, height, width))
         samples = torch.zeros(
             shape,
             device=comfy.model_management.intermediate_device(),

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..vino_core.encoder.encode import append_tokens
 from ..vino_core.sampling.guidance import Branch
-from .comfy.conditioning import ABSENT, BOUNDARIES, REFERENCES, SAME_AS_NEGATIVE
+from .comfy.conditioning import ABSENT, BOUNDARIES, REFERENCES, SAME_AS_NEGATIVE, SYSTEM
+from .comfy.systems import clip_system, expect_same
 from .comfy.vlm import open_engine
-from .types import Context, ContextType, EncodedBranch, TokensType
+from .types import Context, ContextType, EncodedBranch, LearnableTokens, TokensType
 
 Conditioning = list[list[Any]]
 
@@ -45,11 +46,15 @@ class VINOLearnableTokens(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, clip: io.Clip.Type, context: Context, tokens: Tensor) -> io.NodeOutput:
+    def execute(cls, clip: io.Clip.Type, context: Context, tokens: LearnableTokens) -> io.NodeOutput:
+        system = clip_system(clip)
+        expect_same("context", context.system, system, "the text encoder")
+        expect_same("tokens", tokens.system, system, "the text encoder")
+        learnable = tokens.values
         longest = max(branch.prompt.states.shape[1] for branch in context.branches.values())
-        with open_engine(clip, longest + tokens.shape[0], len(context.branches)) as engine:
+        with open_engine(clip, longest + learnable.shape[0], len(context.branches)) as engine:
             made = {
-                branch: _conditioning(append_tokens(engine, encoded.prompt, tokens), encoded)
+                branch: _conditioning(append_tokens(engine, encoded.prompt, learnable), encoded, system.name)
                 for branch, encoded in context.branches.items()
             }
         positive, negative = made[Branch.POSITIVE], made[Branch.NEGATIVE]
@@ -58,7 +63,7 @@ class VINOLearnableTokens(io.ComfyNode):
         elif context.repeats_negative:
             third = [[negative[0][0], {**negative[0][1], SAME_AS_NEGATIVE: True}]]
         else:
-            third = [[torch.zeros(1, 0, tokens.shape[1]), {ABSENT: _NOT_ENCODED}]]
+            third = [[torch.zeros(1, 0, learnable.shape[1]), {ABSENT: _NOT_ENCODED, SYSTEM: system.name}]]
         return io.NodeOutput(positive, negative, third)
 
 
@@ -68,6 +73,6 @@ _NOT_ENCODED = (
 )
 
 
-def _conditioning(states: Tensor, branch: EncodedBranch) -> Conditioning:
-    values = {BOUNDARIES: branch.prompt.plan.boundaries, REFERENCES: branch.references}
+def _conditioning(states: Tensor, branch: EncodedBranch, system: str) -> Conditioning:
+    values = {SYSTEM: system, BOUNDARIES: branch.prompt.plan.boundaries, REFERENCES: branch.references}
     return [[states.to(comfy.model_management.intermediate_device()), values]]

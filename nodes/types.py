@@ -2,26 +2,69 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from comfy_api.latest import io
 from torch import Tensor
 
 from ..vino_core.encoder.encode import EncodedPrompt
+from ..vino_core.errors import InputError
 from ..vino_core.media.references import References
 from ..vino_core.sampling.guidance import Branch
+from ..vino_core.systems.base import System
 
 ReferencesType = io.Custom("VINO_REFERENCES")
 ContextType = io.Custom("VINO_CONTEXT")
 TokensType = io.Custom("VINO_TOKENS")
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedReferences:
-    """Prepared references and the number of frames to generate, which decides between picture and video defaults."""
+@dataclass(frozen=True)
+class TargetSize:
+    """Size of the result: pixels and frames."""
 
-    references: References
+    width: int
+    height: int
     frames: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}, {self.frames} frames"
+
+
+class PreparedReferences:
+    """References and the size to generate, for whichever system the text encoder turns out to be of.
+
+    `prepare` gives both for a system, and is called once for each. `system` is the one that decided `size`, which other
+    nodes have been told.
+    """
+
+    def __init__(self, prepare: Callable[[System], tuple[References, TargetSize]], system: System) -> None:
+        self._prepare = prepare
+        self._prepared: dict[str, tuple[References, TargetSize]] = {}
+        self.system = system
+        self.size = self._of(system)[1]
+
+    @property
+    def frames(self) -> int:
+        """Frames to generate, which decide between the defaults of pictures and of videos."""
+        return self.size.frames
+
+    def for_system(self, system: System) -> References:
+        """The references as `system` takes them. Raises InputError when it would generate another size."""
+        references, size = self._of(system)
+        if size != self.size:
+            raise InputError(
+                f"references: the size to generate, {self.size}, was chosen for {self.system.name}, but the text "
+                f"encoder belongs to {system.name}, which takes {size}. Connect the text encoder to clip of VINO "
+                "References too, or choose a custom size there."
+            )
+        return references
+
+    def _of(self, system: System) -> tuple[References, TargetSize]:
+        prepared = self._prepared.get(system.name)
+        if prepared is None:
+            prepared = self._prepared[system.name] = self._prepare(system)
+        return prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +81,12 @@ class Context:
 
     branches: dict[Branch, EncodedBranch]
     repeats_negative: bool
+    system: System
 
 
-Tokens = Tensor
-"""Learnable tokens [count, width]."""
+@dataclass(frozen=True, eq=False)
+class LearnableTokens:
+    """Learnable tokens `values` [count, width] and the system that they were trained for."""
+
+    values: Tensor
+    system: System

@@ -11,17 +11,15 @@ from ..vino_core.encoder.encode import encode_visuals
 from ..vino_core.encoder.engine import Sampling
 from ..vino_core.encoder.understand import ask, rewrite_prompt
 from ..vino_core.errors import InputError
-from ..vino_core.systems import get_system
+from .comfy.systems import clip_system
 from .comfy.vlm import open_engine
 from .encode import expected_tokens
 from .types import PreparedReferences, ReferencesType
 
-VINO = get_system("vino")
-
 
 def _inputs(name: str, tooltip: str) -> list[io.Input]:
     return [
-        io.Clip.Input("clip", tooltip="Qwen3-VL-4B-Instruct."),
+        io.Clip.Input("clip", tooltip="Qwen3-VL-4B-Instruct, or the text encoder of another system."),
         ReferencesType.Input("references", tooltip="What the text talks about, from VINO References."),
         io.String.Input(name, multiline=True, dynamic_prompts=True, tooltip=tooltip),
         io.Int.Input("max_new_tokens", default=256, min=1, max=4096, tooltip="Longest answer, in tokens."),
@@ -53,13 +51,14 @@ def _write(
     temperature: float,
     seed: int,
 ) -> io.NodeOutput:
-    prepared = references.references
+    system = clip_system(clip)
+    prepared = references.for_system(system)
     progress = comfy.utils.ProgressBar(tokens)
     visuals = len(prepared.images) + len(prepared.videos)
-    with open_engine(clip, expected_tokens(prepared) + tokens, visuals=visuals) as engine:
-        seen = encode_visuals(engine, prepared, VINO.vision)
+    with open_engine(clip, expected_tokens(system, prepared) + tokens, visuals=visuals) as engine:
+        seen = encode_visuals(engine, prepared, system.vision)
         sampling = Sampling(max_new_tokens=tokens, temperature=temperature, seed=seed)
-        answer = write(engine, VINO, text, seen, sampling, progress.update_absolute)
+        answer = write(engine, system, text, seen, sampling, progress.update_absolute)
     return io.NodeOutput(answer)
 
 

@@ -64,6 +64,18 @@ def clip() -> Any:
     return pack("nodes.comfy.text_encoder").load_text_encoder(str(model_file().parents[1] / TEXT_ENCODER))
 
 
+def given_references(references: Any, width: int, height: int, frames: int) -> Any:
+    """References that are prepared already, as VINO References would hand them on."""
+    types, system = pack("nodes.types"), pack("vino_core.systems").get_system("vino")
+    return types.PreparedReferences(lambda _: (references, types.TargetSize(width, height, frames)), system)
+
+
+def learnable_tokens(values: Tensor | None = None, system: str = "vino") -> Any:
+    """What VINO Tokens Loader gives: the reference's tokens, or others."""
+    values = tokens(GOLDENS) if values is None else values
+    return pack("nodes.types").LearnableTokens(values, pack("vino_core.systems").get_system(system))
+
+
 class Case:
     """One reference run up to sampling: its conditionings and its start, and what it must end in."""
 
@@ -71,7 +83,7 @@ class Case:
         entry = ENTRIES[name]
         tensors = case_tensors(load(GOLDENS / "pipeline_cases.safetensors"), name)
         self.request = request = reference_request(GOLDENS, entry, tensors)
-        prepared = pack("nodes.types").PreparedReferences(request.references, request.frames)
+        prepared = given_references(request.references, request.width, request.height, request.frames)
         clips = [image.pixels[None] for image in request.references.images]
         clips += [video.frames for video in request.references.videos]
         vae = RecordedVAE(tensors, clips)
@@ -80,7 +92,7 @@ class Case:
             context = nodes().VINOEncoder.execute(
                 clip(), prepared, request.prompt, negative, request.base_image, request.image_scale
             )[0]
-            branches = nodes().VINOLearnableTokens.execute(clip(), context, tokens(GOLDENS)).args
+            branches = nodes().VINOLearnableTokens.execute(clip(), context, learnable_tokens()).args
             self.branches = nodes().VINOReferenceLatents.execute(*branches, vae, prepared).args
             self.latent = nodes().VINOEmptyLatent.execute(request.width, request.height, request.frames, 1)[0]
         assert vae.calls == len(clips)

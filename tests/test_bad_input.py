@@ -15,6 +15,7 @@ from media_files import moving_bar, turn, write_clip, write_sound
 from vino_core.cli import main
 from vino_core.errors import InputError
 from vino_core.media.references import VideoReference, prepare_video
+from vino_core.systems import get_system
 from vino_core.systems.vino import VINO
 from vino_core.tasks import load_tasks
 
@@ -31,7 +32,7 @@ def in_comfyui(path: Path) -> VideoReference:
 
     videos = {"video_1": InputImpl.VideoFromFile(str(path))}
     output = nodes().VINOReferences.execute({"size": "auto"}, 81, videos=videos)
-    return output.args[0].references.videos[0]
+    return output.args[0].for_system(get_system("vino")).videos[0]
 
 
 DOORS = pytest.mark.parametrize("prepared", [headless, in_comfyui])
@@ -86,7 +87,7 @@ def test_no_video_is_named(
 def generate(out: Path, *words: str) -> int:
     """`vino generate` up to the point where it would load weights, of which there are none."""
     parts = [word for name in ("model", "tokens", "text-encoder", "vae") for word in (f"--{name}", "nowhere")]
-    return main(["generate", *parts, "--out", str(out), *words])
+    return main(["generate", "--system", "vino", *parts, "--out", str(out), *words])
 
 
 def test_an_output_folder_that_is_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

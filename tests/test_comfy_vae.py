@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from comfy_inprocess import pack
-from comfy_runs import nodes
+from comfy_runs import given_references, nodes
 from test_vae import to_original
 from torch import Tensor
 
@@ -52,8 +52,8 @@ def test_the_node_attaches_the_published_latents(vaes: tuple[VAE, Any]) -> None:
     pixels = [clip(1), clip(5), clip(33)]
     images = (core.ImageReference(pixels[0][0]),)
     videos = tuple(core.VideoReference(frames, frames, 24.0) for frames in pixels[1:])
-    prepared = pack("nodes.types").PreparedReferences(core.References(images, videos), 5)
-    branch = [[torch.zeros(1, 1, 1), {conditioning.REFERENCES: (0, 1, 2)}]]
+    prepared = given_references(core.References(images, videos), 96, 64, 5)
+    branch = [[torch.zeros(1, 1, 1), {conditioning.SYSTEM: "vino", conditioning.REFERENCES: (0, 1, 2)}]]
     out = nodes().VINOReferenceLatents.execute(branch, branch, branch, stock, prepared)
     for latents, frames in zip(out[0][0][1]["reference_latents"], pixels, strict=True):
         assert difference(latents, published.encode(frames)) < LIMIT

@@ -9,9 +9,7 @@ import comfy_runs
 import pytest
 import torch
 from comfy_inprocess import pack
-from comfy_reference import tokens
-from comfy_runs import case, clip, nodes
-from paths import GOLDENS
+from comfy_runs import case, clip, given_references, learnable_tokens, nodes
 from torch import Tensor
 
 LETTERBOX = (64, 96)
@@ -27,7 +25,7 @@ def references(images: int = 0, frames: int = 1) -> Any:
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 255, (images, *LETTERBOX, 3), dtype=torch.uint8, generator=generator)
     prepared = media.References(tuple(media.ImageReference(pixels) for pixels in pictures))
-    return pack("nodes.types").PreparedReferences(prepared, frames)
+    return given_references(prepared, LETTERBOX[1], LETTERBOX[0], frames)
 
 
 def encode(refs: Any, prompt: str = "x", negative: str = "none", base: bool = False, image_scale: float = 1.0) -> Any:
@@ -41,9 +39,8 @@ def branches(context: Any) -> dict[str, Any]:
 
 
 def conditionings(context: Any, learnable: Tensor | None = None) -> list[Any]:
-    learnable = tokens(GOLDENS) if learnable is None else learnable
     with torch.inference_mode():
-        return list(nodes().VINOLearnableTokens.execute(clip(), context, learnable).args)
+        return list(nodes().VINOLearnableTokens.execute(clip(), context, learnable_tokens(learnable)).args)
 
 
 @pytest.fixture
@@ -165,7 +162,7 @@ def test_every_branch_gets_the_latents_it_sees() -> None:
 @pytest.mark.parametrize(
     ("vae", "count", "message"),
     [
-        (VAE((1, 4, 8, 12)), 1, "Load HunyuanVideo's VAE"),
+        (VAE((1, 4, 8, 12)), 1, "Load the VAE of vino"),
         (VAE(value=float("nan")), 1, "vae: NaN"),
         (VAE(), 0, "Connect the same VINO References"),
     ],
@@ -264,7 +261,7 @@ def test_conditionings_that_do_not_fit_the_model_are_refused() -> None:
     foreign = [[[torch.zeros(1, 5, 64), {}]]] * 3
     with pytest.raises(error(), match="does not come from VINO Learnable Tokens"):
         sample(foreign, 5.0, 1.0)
-    narrow = [[[torch.zeros(1, 5, 32), {"vino_boundaries": ()}]]] * 3
+    narrow = [[[torch.zeros(1, 5, 32), {"vino_boundaries": (), "vino_system": "vino"}]]] * 3
     with pytest.raises(error(), match="32 wide"):
         sample(narrow, 5.0, 1.0)
 

@@ -110,7 +110,7 @@ def test_a_truncated_model_is_refused(files: Path) -> None:
 
 def test_tokens_load_and_other_files_are_refused(files: Path) -> None:
     (files / "tokens.safetensors").symlink_to(model_file().parents[1] / TOKENS)
-    assert nodes().VINOTokensLoader.execute("tokens.safetensors")[0].shape == (8, 64)
+    assert nodes().VINOTokensLoader.execute("tokens.safetensors")[0].values.shape == (8, 64)
     save_file({"a": torch.zeros(2, 2), "b": torch.zeros(2, 2)}, files / "other.safetensors")
     with pytest.raises(error(), match="no learnable tokens"):
         nodes().VINOTokensLoader.execute("other.safetensors")

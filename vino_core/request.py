@@ -26,11 +26,11 @@ class Request:
     height: int
     frames: int
     negative: str
+    text_scale: float
+    shift: float
+    steps: int
     references: References = field(default_factory=References, repr=False)
-    text_scale: float = 5.0
     image_scale: float = 1.0
-    shift: float = 5.0
-    steps: int = 50
     seed: int = 0
     base_image: bool = False
     posterior: Posterior = "mode"
@@ -40,7 +40,7 @@ class Request:
         check_size(self.width, self.height, system.unit)
         check_frames(self.frames, system.max_frames)
         if self.steps < 1:
-            raise InputError(f"steps is {self.steps}; at least 1 is needed (50 is the default).")
+            raise InputError(f"steps is {self.steps}; at least 1 is needed.")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed is {self.seed}; it must lie between 0 and 2^63 - 1.")
         for name in ("text_scale", "image_scale"):

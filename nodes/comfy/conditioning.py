@@ -8,6 +8,9 @@ BOUNDARIES = "vino_boundaries"
 REFERENCES = "vino_references"
 """Which of the request's references the branch sees, by their index."""
 
+SYSTEM = "vino_system"
+"""Name of the system whose text encoder made the conditioning."""
+
 ABSENT = "vino_absent"
 """Why a branch was not encoded: raised when it is evaluated all the same."""
 

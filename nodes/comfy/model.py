@@ -20,7 +20,9 @@ from ...vino_core.mmdit.attention import Attention
 from ...vino_core.mmdit.connectors import connect
 from ...vino_core.mmdit.model import BlockRunner, Conditioning, MMDiT
 from ...vino_core.systems import get_system
-from .conditioning import ABSENT, BOUNDARIES
+from ...vino_core.systems.base import System
+from .conditioning import ABSENT, BOUNDARIES, SYSTEM
+from .systems import expect_same
 
 Options = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -29,8 +31,15 @@ log = logging.getLogger(__name__)
 class DiffusionModel(MMDiT):
     """The core's MMDiT behind the interface that ComfyUI calls."""
 
-    def __init__(self, image_model: str, config: MMDiTConfig, dtype: torch.dtype, device: Any, operations: Any) -> None:
-        system = get_system(image_model)
+    def __init__(
+        self,
+        image_model: str,
+        system: System,
+        config: MMDiTConfig,
+        dtype: torch.dtype,
+        device: Any,
+        operations: Any,
+    ) -> None:
         super().__init__(config, system.layout, operations, dtype, device)
         self.system = system
 
@@ -133,11 +142,13 @@ class VINO(comfy.model_base.HunyuanVideo):
         """What one CONDITIONING entry becomes before sampling: the connectors run here, once for all steps."""
         if ABSENT in kwargs:
             return {"absent": comfy.conds.CONDConstant(kwargs[ABSENT])}
-        if BOUNDARIES not in kwargs:
+        if BOUNDARIES not in kwargs or SYSTEM not in kwargs:
             raise InputError(
                 "conditioning: it does not come from VINO Learnable Tokens. Encode the prompt with VINO Interleaved "
                 "Encoder and VINO Learnable Tokens; other text encoding nodes leave out the learnable tokens."
             )
+        system = self.diffusion_model.system
+        expect_same("conditioning", get_system(kwargs[SYSTEM]), system, "the model")
         latents = list(kwargs.get("reference_latents", ()))
         boundaries = kwargs[BOUNDARIES]
         if len(latents) != len(boundaries):
@@ -147,7 +158,7 @@ class VINO(comfy.model_base.HunyuanVideo):
                 "others."
             )
         states = kwargs["cross_attn"].to(device=kwargs["device"], dtype=self.get_dtype_inference())
-        connected = connect(self.diffusion_model, self.diffusion_model.system, states, boundaries)
+        connected = connect(self.diffusion_model, system, states, boundaries)
         out = {"c_crossattn": comfy.conds.CONDRegular(connected.text)}
         if connected.boundaries is not None:
             out["boundaries"] = comfy.conds.CONDRegular(connected.boundaries)

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 from ...vino_core.checkpoints.files import infer_mmdit_config
+from ...vino_core.systems import system_of
 from .lora import lora_keys
 from .model import VINO
 
 MARK = "connector_vae_branch.mlp.0.weight"
 """A weight that only VINO has."""
 
-CONFIG = "vino_config"
-"""The model's config as JSON text in bytes, in files that ComfyUI's own nodes saved."""
+CONFIG, SYSTEM = "vino_config", "vino_system"
+"""The model's config as JSON text and the name of its system, as bytes, in files that ComfyUI's own nodes saved."""
 
 
 class SupportedVINO(comfy.supported_models_base.BASE):
@@ -35,10 +36,14 @@ class SupportedVINO(comfy.supported_models_base.BASE):
     unet_config = {"image_model": "vino"}
     unet_extra_config: dict[str, Any] = {}
     required_keys = {"{}" + MARK: None}
-    sampling_settings = {"shift": 7.0}
     latent_format = comfy.latent_formats.HunyuanVideo
     memory_usage_factor = 1.8
     supported_inference_dtypes = [torch.bfloat16, torch.float32]
+
+    def __init__(self, unet_config: dict[str, Any]) -> None:
+        super().__init__(unet_config)
+        # For samplers of others, which ask the model; the pack's own have a shift of their own.
+        self.sampling_settings = {"shift": unet_config["system"].presets["t2v"].shift}
 
     def get_model(self, state_dict: Mapping[str, Tensor], prefix: str = "", device: Any = None) -> VINO:
         return VINO(self, device=device)
@@ -47,13 +52,13 @@ class SupportedVINO(comfy.supported_models_base.BASE):
         return False
 
     def process_unet_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in state_dict.items() if name != CONFIG}
+        return {name: tensor for name, tensor in state_dict.items() if name not in (CONFIG, SYSTEM)}
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        """ComfyUI's saving nodes write no metadata of ours, so the dimensions go along as a tensor."""
-        text = self.unet_config["config"].to_json()
-        config = torch.tensor(list(text.encode()), dtype=torch.uint8)
-        return super().process_unet_state_dict_for_saving({**state_dict, CONFIG: config})
+        """ComfyUI's saving nodes write no metadata of ours, so dimensions and system go along as tensors."""
+        texts = {CONFIG: self.unet_config["config"].to_json(), SYSTEM: self.unet_config["system"].name}
+        extras = {name: torch.tensor(list(text.encode()), dtype=torch.uint8) for name, text in texts.items()}
+        return super().process_unet_state_dict_for_saving({**state_dict, **extras})
 
 
 def detect(
@@ -68,9 +73,11 @@ def detect(
         for name, tensor in weights.items()
         if name.startswith(prefix)
     }
-    if prefix + CONFIG in weights:
-        metadata = {"config": bytes(weights[prefix + CONFIG].tolist()).decode()}
-    return {"image_model": "vino", "config": infer_mmdit_config(shapes, metadata)}
+    said = dict(metadata or {})
+    for key, name in (("config", CONFIG), ("system", SYSTEM)):
+        if prefix + name in weights:
+            said[key] = bytes(weights[prefix + name].tolist()).decode()
+    return {"image_model": "vino", "system": system_of(said, "model"), "config": infer_mmdit_config(shapes, said)}
 
 
 _detect = comfy.model_detection.detect_unet_config

@@ -70,7 +70,9 @@ class TestPreparedReferences(io.ComfyNode):
         kinds = {kind: sum(name.startswith(f"{kind}.") for name in stored) for kind in ("image", "video")}
         images = (core.ImageReference(stored[f"image.{i}"]) for i in range(kinds["image"]))
         videos = (core.VideoReference(stored[f"video.{i}"], stored[f"seen.{i}"], 24.0) for i in range(kinds["video"]))
-        return io.NodeOutput(types.PreparedReferences(core.References(tuple(images), tuple(videos)), length))
+        references = core.References(tuple(images), tuple(videos))
+        size, system = types.TargetSize(0, 0, length), pack_module("vino_core.systems").get_system("vino")
+        return io.NodeOutput(types.PreparedReferences(lambda _: (references, size), system))
 
 
 class _DiffusersVAE(torch.nn.Module):

@@ -12,7 +12,8 @@ from torch import Tensor
 from ..config import ConnectorConfig, MMDiTConfig
 from ..errors import InputError
 from ..mmdit.model import MMDiT
-from ..systems import get_system
+from ..systems import DEFAULT, system_of
+from ..systems.base import System
 from .header import FP8, TensorInfo, main_dtype, read_header
 from .layouts import TOKENS, Shape, native_shapes
 from .manifest import compare, guess_family
@@ -34,6 +35,14 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     Raises InputError when the file is missing, truncated or of another format.
     """
     return read_header(path).metadata
+
+
+def made_for(path: str | Path) -> System:
+    """The system that a file, index of shards or folder was made for, see `system_of`.
+
+    Raises InputError when it cannot be read, and for a system that is unknown here.
+    """
+    return system_of(Checkpoint([path]).metadata, path)
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
@@ -166,15 +175,19 @@ def _unquantised(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def load_mmdit(
-    path: str | Path, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    path: str | Path,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    unnamed: str = DEFAULT,
 ) -> tuple[MMDiT, str]:
     """The model in a native file, frozen and in eval mode, and the name of its system.
 
-    `dtype` None keeps the stored one (bf16 for fp8). Tensors that need no change stay memory-mapped.
+    `dtype` None keeps the stored one (bf16 for fp8). `unnamed` is the system of a file that names none. Tensors that
+    need no change stay memory-mapped.
     Raises InputError as `open_model` does, and for fp8 weights without scales.
     """
     checkpoint, config = open_model(path)
-    system = get_system(checkpoint.metadata.get("system", "vino"))
+    system = system_of({"system": unnamed, **checkpoint.metadata}, path)
     if dtype is None:
         stored = main_dtype(checkpoint.tensors)
         dtype = torch.bfloat16 if stored in FP8 else stored

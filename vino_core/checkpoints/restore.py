@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..systems import get_system
+from ..systems import system_of
 from ..systems.base import System
 from .convert import FLOATS
 from .files import check_widths, load_tokens, open_model
@@ -95,7 +95,7 @@ def restore(
         state[name] = torch.zeros(shape, dtype=dtype)
     state[ENCODER + TOKENS] = learnable
     if vlm is not None:
-        state.update(_vlm_state(vlm, width, get_system(checkpoint.metadata.get("system", "vino"))))
+        state.update(_vlm_state(vlm, width, system_of(checkpoint.metadata, model)))
     size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
     with written_aside([out], [size], overwrite) as (part,), reported(out), part.open("wb") as file:
         torch.save(state, file)

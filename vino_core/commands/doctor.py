@@ -52,9 +52,9 @@ def _files(options: argparse.Namespace) -> dict[str, Any]:
 
 def _memory(device: Device) -> list[dict[str, Any]]:
     from ..doctor.memory import JOBS, activation_bytes, parameters, tokens, verdict
-    from ..systems import get_system
+    from ..systems import DEFAULT, get_system
 
-    system = get_system("vino")
+    system = get_system(DEFAULT)
     available = device.total if device.free is None else device.free
     rows = []
     for job in JOBS:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..media.output import check_folder
-from ..systems import get_system
-from .loading import add_file_arguments, add_machine_arguments, load_pipeline
+from .loading import add_file_arguments, add_machine_arguments, choose_system, load_pipeline
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -51,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if wrong:
         raise InputError(f"--tasks {' '.join(wrong)}: unknown. Choose from {', '.join(PICTURES_AND_CLIPS)}.")
     check_folder(arguments.out)
+    system = choose_system(arguments)
     settings = Settings(
         steps=arguments.steps,
         text_scale=arguments.text_scale,
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     @cache
     def pipeline() -> Pipeline:
         """Loaded once the rest of the options is known to be right."""
-        return load_pipeline(arguments, get_system(arguments.system))
+        return load_pipeline(arguments, system)
 
     with tqdm(total=arguments.count * len(tasks), unit="result", leave=False) as bar:
         evaluation = evaluate(

@@ -14,10 +14,9 @@ from typing import Any
 from .. import __version__
 from ..errors import InputError
 from ..media.output import check_folder
-from ..systems import get_system
 from ..systems.base import System
 from ..tasks import Task, get_preset, load_tasks, preset_name, target_size
-from .loading import add_file_arguments, add_machine_arguments, load_pipeline
+from .loading import PARTS, add_file_arguments, add_machine_arguments, choose_system, load_pipeline
 
 OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
 
@@ -42,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--steps", type=int)
     how.add_argument("--seed", type=int, help="of every item without a seed of its own; default: drawn and recorded")
     how.add_argument("--posterior", choices=("mode", "sample"), default="mode", help="how references become latents")
-    how.add_argument("--area", type=int, help="pixels of a prepared reference (default: 480 x 848)")
+    how.add_argument("--area", type=int, help="pixels of a prepared reference (default: the system's)")
     parts = add_file_arguments(parser)
     parts.add_argument("--out", type=Path, default=Path("output"), help="output folder (default: output)")
     parts.add_argument("--overwrite", action="store_true", help="make items again that exist with other settings")
@@ -50,9 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    system = get_system(arguments.system)
     if (arguments.prompt is None) == (arguments.tasks is None):
         raise InputError("Give either --prompt or --tasks.")
+    system = choose_system(arguments)
     tasks = load_tasks(arguments.tasks, system) if arguments.tasks else [_single(arguments, system)]
     todo = [task for task in tasks if not _done(task, arguments)]
     print(f"{len(tasks) - len(todo)} of {len(tasks)} done already" if len(todo) < len(tasks) else f"{len(tasks)} to do")
@@ -91,7 +90,7 @@ def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     seed = task.seed if task.seed is not None else arguments.seed
     flags = (*OVERRIDES, "posterior", "area", "understand", "negative", "dtype")
     asked = {name: getattr(arguments, name) for name in flags}
-    weights = {name: getattr(arguments, name).name for name in ("model", "tokens", "text_encoder", "vae")}
+    weights = {name: getattr(arguments, name).name for name in PARTS}
     files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
     row = {"preset": arguments.preset or task.preset, "prompt": task.prompt, "base_image": task.base_image}
     return {**asked, **row, **files, "task_negative": task.negative, "seed": seed, **weights}
@@ -148,7 +147,7 @@ class _Generator:
         with tqdm(total=request.steps, desc=f"  {task.index}", unit="step", leave=False) as bar:
             frames = self.pipeline.generate(request, lambda done, steps, latents: bar.update(done - bar.n))
         file = self.arguments.out / f"{task.index}{'.png' if len(frames) == 1 else '.mp4'}"
-        settings = {**request.settings(), "vino": __version__}
+        settings = {**request.settings(), "system": self.system.name, "vino": __version__}
         if len(frames) == 1:
             write_image(file, frames[0], settings)
         else:
@@ -157,7 +156,7 @@ class _Generator:
             "file": file.name,
             "asked": _asked(task, self.arguments),
             "settings": settings,
-            "files": {name: str(getattr(self.arguments, name)) for name in ("model", "tokens", "text_encoder", "vae")},
+            "files": {name: str(getattr(self.arguments, name)) for name in PARTS},
             "machine": {"device": str(self.pipeline.device), "dtype": self.arguments.dtype, "torch": torch_version},
             "seconds": round(time.perf_counter() - started, 2),
         }
@@ -179,8 +178,11 @@ class _Generator:
         area = system.area if arguments.area is None else arguments.area
         frames = arguments.frames or preset.frames
         references = References(
-            images=tuple(prepare_image(read_image(path), area) for path in task.images),
-            videos=tuple(prepare_video(path, frames, area=area) for path in task.videos),
+            images=tuple(prepare_image(read_image(path), area, system.unit) for path in task.images),
+            videos=tuple(
+                prepare_video(path, frames, area=area, unit=system.unit, vlm_frames=system.vision.frames)
+                for path in task.videos
+            ),
         )
         height, width, frames = target_size(preset, references, frames)
         negative = next(text for text in (arguments.negative, task.negative, preset.negative) if text is not None)

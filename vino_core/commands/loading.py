@@ -8,21 +8,31 @@ from typing import TYPE_CHECKING, Any
 
 from ..allocator import keep_freed_memory
 from ..errors import InputError
-from ..systems import SYSTEMS, expect_system
+from ..systems import SYSTEMS, expect_system, get_system
 from ..systems.base import System
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
 
+PARTS = ("model", "tokens", "text_encoder", "vae")
+"""The files of a system. A folder that holds all four calls them model.safetensors, tokens.safetensors, ..."""
+
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """Options that name the system and its files; the group, for options of the command's own."""
     parts = parser.add_argument_group("files")
-    parts.add_argument("--system", choices=tuple(SYSTEMS), default="vino")
-    parts.add_argument("--model", type=Path, required=True, help="vino_*.safetensors, made by `vino convert`")
-    parts.add_argument("--tokens", type=Path, required=True, help="vino_tokens*.safetensors, made by `vino convert`")
-    parts.add_argument("--text-encoder", type=Path, required=True, help="folder of Qwen3-VL-4B-Instruct")
-    parts.add_argument("--vae", type=Path, required=True, help="HunyuanVideo VAE, file or folder")
+    parts.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        help="vino_*.safetensors, made by `vino convert`; or a folder of all four files, such as models/vino-tiny",
+    )
+    parts.add_argument("--tokens", type=Path, help="vino_tokens*.safetensors, made by `vino convert`")
+    parts.add_argument("--text-encoder", type=Path, help="folder of Qwen3-VL-4B-Instruct, or its file")
+    parts.add_argument("--vae", type=Path, help="HunyuanVideo VAE, file or folder")
+    parts.add_argument(
+        "--system", choices=tuple(SYSTEMS), help="default: the one that the model file names; vino where it names none"
+    )
     return parts
 
 
@@ -35,11 +45,39 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--vae-tiling", action="store_true", help="decode in tiles: less memory, slower")
 
 
+def choose_system(arguments: argparse.Namespace) -> System:
+    """The system to use: --system, else the one that the model file names.
+
+    Where --model is a folder of all files, those of them that have no option of their own are written into
+    `arguments`. Raises InputError when one is missing, or when the model file cannot be read.
+    """
+    from ..checkpoints.files import made_for
+
+    folder = arguments.model
+    if (folder / "model.safetensors").is_file():
+        arguments.model = folder / "model.safetensors"
+        for name in PARTS[1:]:
+            if getattr(arguments, name) is None:
+                setattr(arguments, name, folder / f"{name}.safetensors")
+    for name in PARTS[1:]:
+        if getattr(arguments, name) is None:
+            names = ", ".join(f"{part}.safetensors" for part in PARTS)
+            raise InputError(
+                f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}."
+            )
+    if arguments.system is not None:
+        return get_system(arguments.system)
+    return made_for(arguments.model)
+
+
 def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
-    """The pipeline of the options above. Raises InputError for a device or files that cannot be used."""
+    """The pipeline of the options above, after `choose_system`.
+
+    Raises InputError for a device or files that cannot be used, and for files of another system.
+    """
     import torch
 
-    from ..checkpoints.files import load_mmdit, load_tokens
+    from ..checkpoints.files import load_mmdit, load_tokens, read_metadata
     from ..encoder.transformers_engine import load_engine
     from ..pipeline import Pipeline
     from ..vae import VAE
@@ -50,8 +88,10 @@ def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
         keep_freed_memory()
     dtype = getattr(torch, arguments.dtype)
     home = "cpu" if arguments.offload else device
-    model, made_for = load_mmdit(arguments.model, dtype, home)
-    expect_system(made_for, system, arguments.model)
+    for path in (getattr(arguments, name) for name in PARTS):
+        if path.suffix == ".safetensors":
+            expect_system(read_metadata(path).get("system", system.name), system, path)
+    model, _ = load_mmdit(arguments.model, dtype, home, unnamed=system.name)
     vae = VAE.load(arguments.vae, dtype=dtype, device=home)
     if arguments.vae_tiling:
         vae.enable_tiling()

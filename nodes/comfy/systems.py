@@ -1,0 +1,35 @@
+"""Which system the objects on ComfyUI's wires belong to."""
+
+from __future__ import annotations
+
+from comfy.sd import CLIP
+
+from ...vino_core.errors import InputError
+from ...vino_core.systems import DEFAULT, get_system
+from ...vino_core.systems.base import System
+from .conditioning import SYSTEM
+
+
+def clip_system(clip: CLIP | None) -> System:
+    """The system of a text encoder: the one that its file names, else the published VINO, as without a text encoder."""
+    return get_system(getattr(getattr(clip, "tokenizer", None), "vino_system", DEFAULT))
+
+
+def conditioning_system(conditioning: list, name: str) -> System:
+    """The system that the CONDITIONING of input `name` was encoded for. Raises InputError when it is foreign."""
+    systems = {values.get(SYSTEM) for _, values in conditioning}
+    if len(systems) != 1 or None in systems:
+        raise InputError(
+            f"{name}: it does not come from VINO Learnable Tokens. Encode the prompt with VINO Interleaved Encoder and "
+            "VINO Learnable Tokens; other text encoding nodes leave out the learnable tokens."
+        )
+    return get_system(systems.pop())
+
+
+def expect_same(name: str, found: System, wanted: System, other: str) -> None:
+    """Raise InputError unless the input `name` belongs to the system of `other`, the text encoder for example."""
+    if found.name != wanted.name:
+        raise InputError(
+            f"{name}: made for {found.name}, but {other} belongs to {wanted.name}. Load all files of one "
+            f"system: those of {found.name}, or those of {wanted.name}."
+        )
