@@ -25,7 +25,7 @@ _WEIGHT_DTYPES: dict[str, dict[str, Any]] = {
 }
 
 
-def _file_input(name: str, folder: str, what: str) -> io.Input:
+def file_input(name: str, folder: str, what: str) -> io.Input:
     """A choice among the files of one of ComfyUI's model folders."""
     return io.Combo.Input(
         name, options=folder_paths.get_filename_list(folder), tooltip=f"{what} It is looked for in models/{folder}."
@@ -56,7 +56,7 @@ class VINOModelLoader(io.ComfyNode):
             description="Loads VINO's model file and checks it. Load Diffusion Model works as well.",
             search_aliases=["load diffusion model", "unet loader", "checkpoint", "vino"],
             inputs=[
-                _file_input("model_name", "diffusion_models", "vino_*.safetensors, made by `vino convert`."),
+                file_input("model_name", "diffusion_models", "vino_*.safetensors, made by `vino convert`."),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(_WEIGHT_DTYPES),
@@ -92,7 +92,7 @@ class VINOTextEncoderLoader(io.ComfyNode):
             "it. Load CLIP with type 'stable_diffusion' works as well.",
             search_aliases=["load clip", "clip loader", "qwen3 vl", "vino"],
             inputs=[
-                _file_input("text_encoder_name", "text_encoders", "Qwen3-VL-4B-Instruct as one safetensors file."),
+                file_input("text_encoder_name", "text_encoders", "Qwen3-VL-4B-Instruct as one safetensors file."),
                 io.Combo.Input(
                     "device",
                     options=["default", "cpu"],
@@ -121,7 +121,7 @@ class VINOTokensLoader(io.ComfyNode):
             category="VINO/loaders",
             description="Loads the learnable tokens that belong to the model.",
             search_aliases=["metaquery", "embedding", "query tokens", "vino"],
-            inputs=[_file_input("tokens_name", "embeddings", "vino_tokens*.safetensors, made by `vino convert`.")],
+            inputs=[file_input("tokens_name", "embeddings", "vino_tokens*.safetensors, made by `vino convert`.")],
             outputs=[TokensType.Output(display_name="tokens", tooltip="For VINO Learnable Tokens.")],
         )
 

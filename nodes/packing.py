@@ -50,11 +50,11 @@ class VINOReferenceLatents(io.ComfyNode):
         prepared = references.for_system(system)
         pixels = [image.pixels[None] for image in prepared.images]
         pixels += [video.frames for video in prepared.videos]
-        latents = [_encode(system, vae, clip) for clip in pixels]
+        latents = [encode_frames(system, vae, clip) for clip in pixels]
         return io.NodeOutput(*(_attach(branch, latents) for branch in (positive, negative, negative_image)))
 
 
-def _encode(system: System, vae: io.Vae.Type, pixels: Tensor) -> Tensor:
+def encode_frames(system: System, vae: io.Vae.Type, pixels: Tensor) -> Tensor:
     """Unscaled latents [1, 16, t, h, w] of uint8 [T, H, W, 3]. Raises InputError for a VAE of another kind."""
     frames, height, width, _ = pixels.shape
     latents = encode(vae, pixels.to(torch.float32) / 255)
