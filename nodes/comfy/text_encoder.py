@@ -1,7 +1,8 @@
 """Load a Qwen3-VL of any size into ComfyUI's own classes.
 
 Core's Load CLIP knows the 4B and 8B sizes only. Here the sizes come from the file: from the shapes of its tensors, and
-what shapes do not tell from the `config` entry of its metadata (the model's config.json).
+what shapes do not tell from the `config` entry of its metadata (the model's config.json). A file whose metadata has a
+`tokenizer` (the text of a tokenizer.json) is read with that one, any other with Qwen's.
 """
 
 from __future__ import annotations
@@ -20,11 +21,18 @@ from comfy.text_encoders import qwen3vl
 from comfy.text_encoders.hunyuan_video import llama_detect
 from comfy.text_encoders.llama import Llama2_, Qwen3VL_4BConfig
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from ...vino_core.checkpoints.header import read_header
+from ...vino_core.encoder.engine import END_OF_TEXT
+from ...vino_core.encoder.tokenizer import special_id, tokenizer_from_json
 from ...vino_core.errors import InputError
+from ...vino_core.systems import system_of
+from .own_tokenizer import OwnTokenizer
 
 _NAME = "qwen3vl_4b"
+_QWEN_PAD = 151643
+"""What Qwen's own vocabulary pads with, as in core's classes."""
 _PREFIXES = {"model.language_model.": "model.", "model.visual.": "visual.", "lm_head.": "model.lm_head."}
 _DEEPSTACK_LAYERS = {24: [5, 11, 17], 27: [8, 16, 24]}
 """Vision layers whose features go to the decoder, by vision depth, in the published models."""
@@ -45,7 +53,7 @@ def load_text_encoder(
 ) -> comfy.sd.CLIP:
     """The Qwen3-VL of a safetensors file as a CLIP; `device` is "default" or "cpu".
 
-    Raises InputError when the file is damaged, holds another model or lacks weights.
+    Raises InputError when the file is damaged, holds another model, lacks weights or was made for an unknown system.
     """
     if path.lower().endswith((".safetensors", ".sft")):
         read_header(path)
@@ -53,8 +61,11 @@ def load_text_encoder(
     weights, metadata = comfy.utils.convert_old_quants(weights, metadata=metadata)
     weights = comfy.utils.state_dict_prefix_replace(weights, _PREFIXES)
     sizes = read_sizes(weights, metadata, path)
+    own = metadata.get("tokenizer")
+    tokenizer = tokenizer_from_json(own, f"text encoder '{path}'") if own else None
+    system = system_of(metadata, path)
     options = {} if device == "default" else {key: torch.device(device) for key in ("load_device", "offload_device")}
-    target = _Target(sizes, llama_detect(weights))
+    target = _Target(sizes, llama_detect(weights), tokenizer)
     names = set(weights)
     clip = comfy.sd.CLIP(
         target,
@@ -70,6 +81,7 @@ def load_text_encoder(
             f"text encoder '{path}': {len(missing)} weights are missing, {missing[0]} among them. The file is "
             "incomplete: download Qwen3-VL-4B-Instruct again."
         )
+    clip.tokenizer.vino_system = system.name
     clip.patcher.cached_patcher_init = (_load_patcher, (path, embedding_directory, device))
     return clip
 
@@ -153,7 +165,9 @@ class _Qwen3VL(qwen3vl.Qwen3VL):
 class _ClipModel(qwen3vl.Qwen3VLClipModel):
     """Core's wrapper around it."""
 
-    def __init__(self, sizes: Sizes, device: Any = "cpu", dtype: Any = None, model_options: Any = None) -> None:
+    def __init__(
+        self, sizes: Sizes, pad: int, device: Any = "cpu", dtype: Any = None, model_options: Any = None
+    ) -> None:
         SDClipModel.__init__(
             self,
             device=device,
@@ -161,7 +175,7 @@ class _ClipModel(qwen3vl.Qwen3VLClipModel):
             layer_idx=-1,
             textmodel_json_config={},
             dtype=dtype,
-            special_tokens={"pad": 151643},
+            special_tokens={"pad": pad},
             layer_norm_hidden_state=False,
             model_class=partial(_Qwen3VL, sizes),
             enable_attention_masks=True,
@@ -173,10 +187,14 @@ class _ClipModel(qwen3vl.Qwen3VLClipModel):
 class _Target:
     """Tells `comfy.sd.CLIP` which classes to build."""
 
-    def __init__(self, sizes: Sizes, detected: Mapping[str, Any]) -> None:
+    def __init__(self, sizes: Sizes, detected: Mapping[str, Any], own: PreTrainedTokenizerBase | None) -> None:
         self.params: dict[str, Any] = {}
-        self.tokenizer = qwen3vl.tokenizer(model_type=_NAME)
-        self.sizes = sizes
+        if own is None:
+            self.tokenizer, pad = qwen3vl.tokenizer(model_type=_NAME), _QWEN_PAD
+        else:
+            width = sizes.text["hidden_size"]
+            self.tokenizer, pad = partial(OwnTokenizer, _NAME, own, width), special_id(own, END_OF_TEXT)
+        self.model = partial(_ClipModel, sizes, pad)
         self.dtype = detected.get("dtype_llama")
         self.quantization = detected.get("llama_quantization_metadata")
 
@@ -188,6 +206,6 @@ class _Target:
             device=device,
             dtype=self.dtype or dtype,
             name=_NAME,
-            clip_model=partial(_ClipModel, self.sizes),
+            clip_model=self.model,
             model_options=options,
         )
