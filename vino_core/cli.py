@@ -1,4 +1,4 @@
-"""The command `vino`: generate, convert, train, eval, doctor."""
+"""The command `vino`: generate, convert, train, data, eval, doctor."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ COMMANDS = {
     "generate": "make or edit pictures and videos, one request or a task list",
     "convert": "turn the official checkpoint into the files that are used here, or back",
     "train": "train a stage, or fine-tune, from a config; goes on where it stopped",
+    "data": "write, check and encode training data",
     "eval": "measure a model on the toy world: a table, JSON and a contact sheet",
     "doctor": "say what is installed, which files were found and what will fit in memory",
 }

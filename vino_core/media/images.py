@@ -10,25 +10,22 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import InputError
+from .encoded import Encoded, Source, readable, usable
 from .sizing import TARGET_AREA, UNIT, best_grid, check_source
 
 _SIXTEEN_BIT_MODES = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
-def read_image(path: str | Path) -> Tensor:
-    """Read a picture file as uint8 [H, W, 3] RGB, 0..255.
+def read_image(source: Source) -> Tensor:
+    """Read a picture file, or one in memory, as uint8 [H, W, 3] RGB, 0..255.
 
     The camera's orientation is applied, transparency is laid over white, 16-bit values are scaled to 8 bits, grey and
     palette pictures are widened; of an animation the first frame is taken. Raises InputError for a missing, damaged,
     floating-point or unreasonably sized picture.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such picture file. Check the path.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the picture file is empty (0 bytes). Copy or export it again.")
+    path = usable(source, "picture")
     try:
-        with Image.open(path) as image:
+        with Image.open(readable(path)) as image:
             check_source(*image.size, name=str(path))
             pixels = np.array(_to_rgb(ImageOps.exif_transpose(image), path))
     except InputError:
@@ -42,7 +39,7 @@ def read_image(path: str | Path) -> Tensor:
     return torch.from_numpy(pixels)
 
 
-def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+def _to_rgb(image: Image.Image, path: Path | Encoded) -> Image.Image:
     if image.mode == "F":
         raise InputError(f"{path}: floating-point pictures are not supported. Save it with 8 or 16 bits a channel.")
     if image.mode in _SIXTEEN_BIT_MODES:

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from ..errors import InputError
+from .encoded import Encoded, Source, readable, usable
 from .sizing import check_source
 
 _LOG = logging.getLogger(__name__)
@@ -54,12 +55,12 @@ class Selection(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-def probe(path: str | Path) -> VideoInfo:
+def probe(source: Source) -> VideoInfo:
     """Size, frame count and rate of a clip, from its packets and first frame.
 
     Raises InputError for a file that is missing, empty, damaged or without video.
     """
-    path = Path(path)
+    path = usable(source, "video")
     with _opened(path) as (container, stream):
         frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
         rate = stream.average_rate or stream.guessed_rate
@@ -75,7 +76,7 @@ def probe(path: str | Path) -> VideoInfo:
     return VideoInfo(*size, frames, float(rate), rotation)
 
 
-def read_video(path: str | Path, selections: Sequence[Selection], info: VideoInfo | None = None) -> list[Tensor]:
+def read_video(source: Source, selections: Sequence[Selection], info: VideoInfo | None = None) -> list[Tensor]:
     """Decode the frames of every selection as uint8 [T, H, W, 3] RGB, reading the clip once.
 
     Frames count in presentation order, whatever their time stamps: a variable frame rate is not resampled. Only
@@ -84,7 +85,7 @@ def read_video(path: str | Path, selections: Sequence[Selection], info: VideoInf
     pixel format to RGB in one step, as the published code's decoder does.
     Raises InputError for a file that cannot be read or has no frames.
     """
-    path = Path(path)
+    path = usable(source, "video")
     info = info or probe(path)
     found, clips = _read_pass(path, selections, info)
     if found != info.frames:
@@ -95,7 +96,33 @@ def read_video(path: str | Path, selections: Sequence[Selection], info: VideoInf
     return clips
 
 
-def _read_pass(path: Path, selections: Sequence[Selection], info: VideoInfo) -> tuple[int, list[Tensor]]:
+def read_clip(source: Source, most: int | None = None) -> tuple[Tensor, float]:
+    """All frames of a clip, or the first `most`, uint8 [T, H, W, 3] RGB at its own size, and its average rate.
+
+    The file is opened once, which for short clips is most of the time. Raises InputError as `probe` does.
+    """
+    path = usable(source, "video")
+    kept: list[Tensor] = []
+    with _opened(path) as (container, stream):
+        # Threads take longer to start than a small frame to decode.
+        stream.thread_type = "AUTO" if (stream.width or 0) * (stream.height or 0) > 128 * 128 else "NONE"
+        rate = stream.average_rate or stream.guessed_rate
+        converter: _Converter | None = None
+        for frame in _decoded(container, stream, path):
+            if converter is None:
+                converter = _Converter(frame, None, round(frame.rotation / 90) * 90 % 360)
+            kept.append(converter(frame, f"{path}, frame {len(kept)}"))
+            if len(kept) == most:
+                break
+    if not kept:
+        raise InputError(f"{path}: the video has no frames. Export it again.")
+    check_source(kept[0].shape[1], kept[0].shape[0], name=str(path))
+    if not rate or rate <= 0:
+        raise InputError(f"{path}: the video states no frame rate. Convert it to MP4 with a constant frame rate.")
+    return torch.stack(kept), float(rate)
+
+
+def _read_pass(path: Path | Encoded, selections: Sequence[Selection], info: VideoInfo) -> tuple[int, list[Tensor]]:
     """Number of decodable frames (up to the last one needed) and the selections for a clip of `info.frames`."""
     wanted = [list(selection.indices(info.frames)) for selection in selections]
     last = max(index for indices in wanted for index in indices)
@@ -145,13 +172,9 @@ class _Converter:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such video file. Check the path.")
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the video file is empty (0 bytes). Copy or export it again.")
+def _opened(path: Path | Encoded) -> Iterator[tuple[InputContainer, VideoStream]]:
     try:
-        container = av.open(str(path))
+        container = av.open(readable(path))
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"{path}: this is not a video that can be read ({reason}). Export it as MP4.") from error
@@ -171,7 +194,7 @@ def _kinds(container: InputContainer) -> str:
     )
 
 
-def _decoded(container: InputContainer, stream: VideoStream, path: Path) -> Iterator[VideoFrame]:
+def _decoded(container: InputContainer, stream: VideoStream, path: Path | Encoded) -> Iterator[VideoFrame]:
     count = 0
     try:
         for frame in container.decode(stream):

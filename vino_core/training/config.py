@@ -71,7 +71,8 @@ class Task:
     `source`: "toy" (the procedural world), "folder" or "shards" (at `path`). `frames` limits the target and the
     reference clips, `images` the number of reference pictures; examples with more are skipped and listed.
     `validation`: path of held-out examples of the same kind; the toy world holds out its own. `captions`: which ones
-    the toy world writes.
+    the toy world writes. `latents`: read what `vino data encode` made beforehand instead of asking the VAE; true looks
+    beside the data, a path names another folder.
     """
 
     weight: float
@@ -82,6 +83,7 @@ class Task:
     batch: int | None = None
     validation: str | None = None
     captions: Literal["long", "short", "both"] = "both"
+    latents: bool | str = False
 
 
 @dataclass(frozen=True)
@@ -301,6 +303,10 @@ def _check_data(data: Data) -> None:
         _require((task.source == "toy") == (task.path is None), f"data.tasks.{name}: {task.source} {needs} path.")
         own = task.source == "toy" or (task.captions == "both")
         _require(own, f"data.tasks.{name}.captions belongs to the toy world; {task.source} brings its own captions.")
+        _require(
+            not (task.latents and task.source == "toy"),
+            f"data.tasks.{name}.latents: the toy world has no end. Write examples of it with `vino data toy`.",
+        )
         _require(task.batch is None or task.batch >= 1, f"data.tasks.{name}.batch is {task.batch}; use 1 or more.")
         if task.frames is not None:
             check_frames(task.frames)

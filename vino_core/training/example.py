@@ -25,12 +25,22 @@ TASKS = (
 
 
 @dataclass(frozen=True, eq=False)
+class PreparedLatents:
+    """What the VAE made beforehand: scaled latents [16, t, h, w] of target and references, in prompt order."""
+
+    target: Tensor
+    references: tuple[Tensor, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Example:
     """Inputs, instruction and result. Pixels are uint8 RGB, 0..255.
 
     `target` [T, H, W, 3] with T = 4n + 1, 1 for a picture. `images` [H, W, 3] each and `videos` [T, H, W, 3] each are
     the references in prompt order, images first, as the prompt's "Image 1" and "Video 1" count them. `fps` is the rate
     of the target and of the videos. `base_image`: the last image is the one to edit.
+
+    With `latents` the target has a shape but no data (its device is "meta"): nobody needs its pixels.
     """
 
     id: str
@@ -41,6 +51,7 @@ class Example:
     videos: tuple[Tensor, ...] = ()
     fps: float = 24.0
     base_image: bool = False
+    latents: PreparedLatents | None = None
 
 
 class ExampleSource(Protocol):

@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..media.references import ImageReference, References, VideoReference, prepare_image, prepare_video, scale_frames
-from ..media.sizing import TEMPORAL_STRIDE, best_grid, check_frames
+from ..media.sizing import TEMPORAL_STRIDE, best_grid, check_frames, vlm_frame_indices
 from ..systems.base import System
 from .config import Data
 from .dropout import Dropped, visible
-from .example import Example
+from .example import Example, PreparedLatents
 
+_bucket = lru_cache(maxsize=4096)(best_grid)
+"""Looked for once per size: the search takes longer than reading a small picture."""
 WITHOUT_LATENTS = {"reconstruct_image"}
 """Proxy tasks whose references reach the VLM only (VINO paper section 2.3)."""
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedLatents:
-    """What the VAE made of a sample beforehand: scaled latents [16, t, h, w] of the target and of each packed clip."""
-
-    target: Tensor
-    references: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """One sample before the networks. `target` uint8 [T, H, W, 3]; `packed`: references also go to the MMDiT.
 
-    With `latents` the VAE is not asked.
+    With `latents` the VAE is not asked: they are those of the target and of each packed reference, and the target and
+    the frames of reference clips have shapes but no data (device "meta").
     """
 
     id: str
@@ -58,7 +54,9 @@ def cover(frames: Tensor, area: int, unit: int) -> Tensor:
     No size is left out for being rare: each aspect has its bucket, and buckets differ in shape only, not in area.
     """
     _, height, width, _ = frames.shape
-    tall, wide = best_grid(width, height, area, unit)
+    tall, wide = _bucket(width, height, area, unit)
+    if (tall, wide) == (height, width):
+        return frames.contiguous()
     scale = max(tall / height, wide / width)
     size = max(tall, round(height * scale)), max(wide, round(width * scale))
     scaled = scale_frames(frames, size).round().clamp(0, 255).to(torch.uint8)
@@ -96,7 +94,7 @@ def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> 
         raise InputError(f"{len(example.images)} pictures; data.tasks.{example.task}.images is {limits.images}.")
     check_frames(len(example.target))
     _, height, width, _ = example.target.shape
-    tall, wide = best_grid(width, height, data.area, data.unit)
+    tall, wide = _bucket(width, height, data.area, data.unit)
     _, rows, columns = system.latent_grid(1, tall, wide)
     _, patch_rows, patch_columns = system.mmdit.patch_size
     packed = example.task not in WITHOUT_LATENTS
@@ -108,17 +106,40 @@ def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> 
         data.max_tokens,
     )
     prompt = visible(example, dropped)
-    count = len(example.images)
+    count, latents = len(example.images), example.latents
     images = [_image(example.images[index], (height, width), data) for index in prompt.references if index < count]
-    videos = [
-        _video(example.videos[index - count], example.fps, (height, width), frames, data, system)
-        for index in prompt.references
-        if index >= count
-    ]
-    target = cover(example.target[:frames], data.area, data.unit)
+    videos = []
+    for index in prompt.references:
+        if index >= count:
+            clip = example.videos[index - count]
+            if latents is None:
+                videos.append(_video(clip, example.fps, (height, width), frames, data, system))
+            else:
+                seen = clip[vlm_frame_indices(len(clip), system.vision.frames)]
+                videos.append(VideoReference(_unread(latents.references[index], system), seen, example.fps))
+    if latents is None:
+        target, chosen = cover(example.target[:frames], data.area, data.unit), None
+    else:
+        target = _unread(latents.target, system)
+        if target.shape != (frames, tall, wide, 3):
+            raise InputError(
+                f"its latents are of {list(target.shape[:3])} frames x height x width, not {[frames, tall, wide]}. "
+                "Encode again: vino data encode."
+            )
+        chosen = PreparedLatents(
+            latents.target, tuple(latents.references[i] for i in prompt.references) if packed else ()
+        )
     return Prepared(
-        example.id, example.task, prompt.text, References(tuple(images), tuple(videos)), target, packed
+        example.id, example.task, prompt.text, References(tuple(images), tuple(videos)), target, packed, chosen
     )  # fmt: skip
+
+
+def _unread(latents: Tensor, system: System) -> Tensor:
+    """In place of the pixels that latents [16, t, h, w] were made of: uint8 [T, H, W, 3] without data."""
+    _, time, rows, columns = latents.shape
+    per_frame, tall, wide = system.vae_stride
+    shape = (time - 1) * per_frame + 1, rows * tall, columns * wide, 3
+    return torch.empty(shape, dtype=torch.uint8, device="meta")
 
 
 def _image(pixels: Tensor, target: tuple[int, int], data: Data) -> ImageReference:

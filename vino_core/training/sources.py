@@ -45,12 +45,10 @@ def _source(run: RunConfig, name: str, task: Task, path: str | None, held_out: b
             split="heldout" if held_out else "train",
             captions=task.captions,
         )
-    if path is None:
-        raise InputError(f"data.tasks.{name}: source '{task.source}' needs a path.")
-    if task.source == "shards":
-        from .data.shards import ShardSource
+    from .data.latents import LatentSource, cache_root, cache_settings
+    from .data.opening import stored_source
 
-        return ShardSource(path, name)
-    from .data.folder import FolderSource
-
-    return FolderSource(path, name)
+    source = stored_source(run, name, path)
+    if not task.latents:
+        return source
+    return LatentSource(source, cache_root(run, name, path, held_out), cache_settings(run, name))

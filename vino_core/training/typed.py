@@ -35,7 +35,11 @@ def convert(wanted: Any, value: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return convert(next(kind for kind in arguments if kind is not type(None)), value, where)
+        kinds = [kind for kind in arguments if kind is not type(None)]
+        for kind in kinds[:-1]:
+            if type(value) is kind:
+                return value
+        return convert(kinds[-1], value, where)
     if is_dataclass(wanted):
         return build(wanted, value, where)  # type: ignore[arg-type]
     if origin is Literal:

@@ -1,0 +1,97 @@
+"""`vino data`: write the toy world as shards, check data before a run, and make its latents beforehand."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    toy = actions.add_parser("toy", help="write examples of the toy world as WebDataset shards, a folder per task")
+    toy.add_argument("out", type=Path, help="folder; task T goes to its subfolder T")
+    toy.add_argument("--task", nargs="+", required=True, metavar="TASK", help="for example t2i t2v ti2i")
+    toy.add_argument("--count", type=int, required=True, help="examples of each task")
+    toy.add_argument("--seed", type=int, default=0)
+    toy.add_argument("--size", type=int, default=64, help="side of the pictures in pixels (default: 64)")
+    toy.add_argument("--frames", type=int, default=9, help="frames of the clips, 4n+1 (default: 9)")
+    toy.add_argument("--captions", choices=("both", "long", "short"), default="both", help="of t2i and t2v")
+    toy.add_argument("--split", choices=("train", "heldout"), default="train")
+    toy.set_defaults(action_run=_toy)
+    encode = actions.add_parser("encode", help="make the VAE's latents of all folders and shards of a config")
+    _add_config_arguments(encode)
+    encode.add_argument("--engine", choices=("single", "ray"), default="single", help="ray: on many machines")
+    encode.add_argument("--tasks", nargs="+", metavar="TASK", help="only these (default: all)")
+    encode.add_argument("--device", help="default: cuda where there is one, else cpu")
+    encode.set_defaults(action_run=_encode)
+
+
+def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, help="a YAML file; the shipped ones are under configs/")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change a setting, for example data.tasks.t2i.path=my_pictures; repeat for more",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    return arguments.action_run(arguments)
+
+
+def _toy(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from ..errors import InputError
+    from ..toyworld.tasks import ToySource
+    from ..training.data.shard_writing import write_shards
+
+    if arguments.count < 1:
+        raise InputError(f"--count is {arguments.count}; at least 1 is needed.")
+    for task in dict.fromkeys(arguments.task):
+        source = ToySource(
+            task, arguments.seed, arguments.size, arguments.frames, arguments.split, arguments.captions
+        )  # fmt: skip
+        with tqdm(total=arguments.count, desc=task, unit="example", leave=False) as bar:
+            shards = write_shards(
+                arguments.out / task, source, arguments.count, progress=lambda done, bar=bar: bar.update(done - bar.n)
+            )
+        print(f"{arguments.out / task}: {arguments.count} examples in {len(shards)} shards")
+    return 0
+
+
+def _encode(arguments: argparse.Namespace) -> int:
+    import torch
+    from tqdm import tqdm
+
+    from ..errors import InputError
+    from ..training.config import load_config
+    from ..training.data.encode import encode, jobs, single
+
+    config = load_config(arguments.config, arguments.set)
+    chosen = [job for job in jobs(config) if arguments.tasks is None or job.task in arguments.tasks]
+    unknown = sorted(set(arguments.tasks or ()) - {job.task for job in chosen})
+    if unknown:
+        raise InputError(f"--tasks {' '.join(unknown)}: not among the folders and shards of {arguments.config}.")
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if arguments.engine == "ray":
+        from ..training.data.ray_engine import on_ray
+
+        engine = on_ray(device)
+    else:
+        engine = single(device)
+    for job in chosen:
+        with tqdm(unit="example", desc=job.task, leave=False) as bar:
+
+            def show(done: int, total: int, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            outcome = encode(job, engine, show)
+        made = f"{outcome.made} pieces made" if outcome.made else "nothing to do"
+        print(f"{outcome.folder}: {outcome.examples} examples, {len(outcome.skipped)} skipped, {made}")
+        for number, reason in outcome.skipped.items():
+            print(f"  skipped {job.task} {number}: {reason}")
+    return 0

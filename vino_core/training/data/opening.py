@@ -1,0 +1,21 @@
+"""The examples of a task that lie on a disk, as the config says."""
+
+from __future__ import annotations
+
+from ...errors import InputError
+from ..config import RunConfig
+from .shards import ShardSource
+from .stored import StoredSource
+
+
+def stored_source(run: RunConfig, name: str, path: str | None) -> StoredSource:
+    """Raises InputError when the path or what lies there cannot be used."""
+    task = run.data.tasks[name]
+    if not path:
+        raise InputError(f"data.tasks.{name}: source '{task.source}' needs a path.")
+    frames = task.frames or run.data.frames
+    if task.source == "shards":
+        return ShardSource(path, name, frames)
+    from .folder import FolderSource
+
+    return FolderSource(path, name, frames, task.captions)

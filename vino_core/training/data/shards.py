@@ -1,0 +1,170 @@
+"""WebDataset shards, read by number: an index of where each member lies replaces streaming through the archive.
+
+A sample is `KEY.json` with `prompt` (and, as needed, `fps`, `base_image`, `id`), `KEY.target.png` or another picture or
+clip, and references `KEY.image1.png`, `KEY.image2.png`, ..., `KEY.video1.mkv`, ... Pairs of `KEY.jpg` and `KEY.txt`, as
+many text-to-image collections have them, are read too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tarfile
+import threading
+from bisect import bisect_right
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...media.encoded import Encoded
+from ...media.output import write_text
+from .stored import CLIPS, PICTURES, Row, StoredSource, check_row
+
+_INDEX = ".index.json"
+_REFERENCE = re.compile(r"(image|video)(\d+)\.\w+$")
+
+Members = dict[str, tuple[int, int]]
+"""Extension -> (offset, bytes) in the shard."""
+
+
+class ShardSource(StoredSource):
+    """Samples of every `*.tar` at `path`, a folder or one shard, in the order of their names.
+
+    Raises InputError when there is no shard, or when one is compressed or damaged.
+    """
+
+    def __init__(self, path: str | Path, name: str, frames: int | None = None) -> None:
+        super().__init__(name, Path(path), frames)
+        self._shards = [_Shard(file) for file in find_shards(self.place)]
+        self._ends = list(accumulate(len(shard.samples) for shard in self._shards))
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def row(self, index: int) -> Row:
+        shard, key, members = self._sample(index)
+        try:
+            return check_row(_row(key, members, self._settings(shard, key, members)), self.name)
+        except InputError as error:
+            raise InputError(f"{shard.path.name}, {key}: {error}") from error
+
+    def names(self, index: int) -> list[str]:
+        """Extensions of the sample's members."""
+        return list(self._sample(index)[2])
+
+    def media(self, index: int, name: str) -> Encoded:
+        shard, key, members = self._sample(index)
+        return Encoded(f"{shard.path}, {key}.{name}", shard.read(*members[name]))
+
+    def size(self, index: int, name: str) -> int:
+        return self._sample(index)[2][name][1]
+
+    def _sample(self, index: int) -> tuple[_Shard, str, Members]:
+        number = bisect_right(self._ends, index)
+        shard = self._shards[number]
+        return shard, *shard.samples[index - (self._ends[number - 1] if number else 0)]
+
+    def _settings(self, shard: _Shard, key: str, members: Members) -> Mapping[str, Any]:
+        if "json" not in members:
+            text = shard.read(*members["txt"]).decode("utf-8", "replace") if "txt" in members else ""
+            return {"prompt": text.strip()}
+        try:
+            settings = json.loads(shard.read(*members["json"]))
+        except ValueError as error:
+            raise InputError(f"{key}.json is not JSON ({error}).") from error
+        if not isinstance(settings, Mapping):
+            raise InputError(f"{key}.json must hold an object with a prompt.")
+        return settings
+
+
+def find_shards(path: Path) -> list[Path]:
+    """The shards at `path`. Raises InputError when there is none."""
+    found = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.is_file() else []
+    if not found:
+        raise InputError(f"{path}: there are no shards (*.tar). Check data.tasks.*.path, or write some: vino data toy.")
+    return found
+
+
+class _Shard:
+    """One archive with the places of its members."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.samples = _samples(path)
+        self._file: int | None = None
+        self._lock = threading.Lock()
+
+    def read(self, offset: int, size: int) -> bytes:
+        if self._file is None:
+            with self._lock:
+                self._file = self._file or os.open(self.path, os.O_RDONLY)
+        data = os.pread(self._file, size, offset)
+        if len(data) != size:
+            raise InputError(f"{self.path}: the shard ends early. Copy it again and remove {self.path.name}{_INDEX}.")
+        return data
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
+def _samples(path: Path) -> list[tuple[str, Members]]:
+    """From the index beside the shard, which is made anew when the shard has changed."""
+    beside = path.with_name(path.name + _INDEX)
+    stat = path.stat()
+    made_of = [stat.st_size, stat.st_mtime_ns]
+    try:
+        known = json.loads(beside.read_text(encoding="utf-8"))
+        if known["made_of"] == made_of:
+            return [(key, members) for key, members in known["samples"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # missing, or of an interrupted or other version: it is only a shortcut
+    samples = _scan(path)
+    try:
+        write_text(beside, json.dumps({"made_of": made_of, "samples": samples}, separators=(",", ":")))
+    except InputError:
+        pass  # a folder that cannot be written to is scanned each time
+    return samples
+
+
+def _scan(path: Path) -> list[tuple[str, Members]]:
+    samples: dict[str, Members] = {}
+    try:
+        with tarfile.open(path, "r:") as archive:
+            for member in archive:
+                if member.isfile():
+                    folder, _, name = member.name.rpartition("/")
+                    key, _, extension = name.partition(".")
+                    key = f"{folder}/{key}" if folder else key
+                    samples.setdefault(key, {})[extension.lower()] = (member.offset_data, member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not a whole, uncompressed tar archive ({error}). Write or copy it again.") from error
+    return list(samples.items())
+
+
+def _row(key: str, members: Members, settings: Mapping[str, Any]) -> Row:
+    media = PICTURES | CLIPS
+    targets = [name for name in members if name.startswith("target.")]
+    targets = targets or [name for name in members if f".{name}" in media]
+    if len(targets) != 1:
+        raise InputError(f"{len(targets)} targets; each sample has one, such as {key}.target.png.")
+    references: dict[str, dict[int, str]] = {"image": {}, "video": {}}
+    for name in members:
+        if match := _REFERENCE.match(name):
+            references[match[1]][int(match[2])] = name
+    for kind, found in references.items():
+        if sorted(found) != list(range(1, len(found) + 1)):
+            raise InputError(f"references {kind}{', '.join(map(str, sorted(found)))}; they must count 1, 2, 3, ...")
+    fps = settings.get("fps")
+    return Row(
+        id=str(settings.get("id", key)),
+        prompt=str(settings.get("prompt") or settings.get("caption") or ""),
+        target=targets[0],
+        images=tuple(name for _, name in sorted(references["image"].items())),
+        videos=tuple(name for _, name in sorted(references["video"].items())),
+        fps=None if fps is None else float(fps),
+        base_image=bool(settings.get("base_image", False)),
+    )

@@ -1,0 +1,175 @@
+"""Examples that lie on a disk as media files: what folders and shards have in common."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...media.encoded import Encoded
+from ...media.images import read_image
+from ...media.sizing import TEMPORAL_STRIDE
+from ...media.videos import read_clip
+from ..example import Example
+
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+CLIPS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".gif"}
+_MANY = 1000
+
+
+class Shape(NamedTuple):
+    """What an example of a task consists of: fewest and most reference pictures and clips, and a clip as result?"""
+
+    images: tuple[int, int]
+    videos: tuple[int, int]
+    clip: bool
+
+
+SHAPES = {
+    "t2i": Shape((0, 0), (0, 0), False),
+    "t2v": Shape((0, 0), (0, 0), True),
+    "i2v": Shape((1, 1), (0, 0), True),
+    "ti2v": Shape((1, _MANY), (0, 0), True),
+    "ti2i": Shape((1, _MANY), (0, 0), False),
+    "ti2i_baseimg": Shape((1, _MANY), (0, 0), False),
+    "tv2v": Shape((0, 0), (1, _MANY), True),
+    "tiv2v": Shape((1, _MANY), (1, _MANY), True),
+    "tiv2v_clone": Shape((1, _MANY), (1, _MANY), True),
+    "tiv2v_camclone": Shape((1, _MANY), (1, _MANY), True),
+    "reconstruct_image": Shape((1, 1), (0, 0), False),
+    "select_image": Shape((2, _MANY), (0, 0), False),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example before any of its media is opened. Media are named as the source knows them.
+
+    `fps` is needed only where the clips do not state their rate rightly; None takes it from the clips.
+    """
+
+    id: str
+    prompt: str
+    target: str
+    images: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
+    fps: float | None = None
+    base_image: bool = False
+
+    @property
+    def media(self) -> tuple[str, ...]:
+        return (self.target, *self.images, *self.videos)
+
+
+class StoredSource:
+    """Examples of one task by number (an ExampleSource). `place` is what messages call it."""
+
+    def __init__(self, name: str, place: Path, frames: int | None = None) -> None:
+        self.name, self.place, self.frames = name, place, frames
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def row(self, index: int) -> Row:
+        """Row number `index`. Raises InputError when it cannot be used, whatever its media hold."""
+        raise NotImplementedError
+
+    def media(self, index: int, name: str) -> Path | Encoded:
+        """One of the row's media, to be read."""
+        raise NotImplementedError
+
+    def size(self, index: int, name: str) -> int:
+        """Bytes of one of the row's media. Raises InputError when it is missing."""
+        raise NotImplementedError
+
+    def example(self, index: int) -> Example:
+        """Example number `index`; of its target the first `frames` frames at most. Raises InputError when unusable."""
+        row = self.row(index)
+        target, fps = self._target(index, row)
+        return self._finish(index, row, target, fps)
+
+    def conditions(self, index: int, target: tuple[int, ...]) -> Example:
+        """Example number `index` whose target, of a shape that is known, is not read: it is a tensor without data."""
+        return self._finish(index, self.row(index), torch.empty(target, dtype=torch.uint8, device="meta"), None)
+
+    def stamp(self, index: int) -> str:
+        """Names and sizes of the row's media: cheap to ask for, and another one when a file was exchanged.
+
+        Raises InputError when a file is missing.
+        """
+        row = self.row(index)
+        return "\n".join(f"{name} {self.size(index, name)}" for name in row.media)
+
+    def digest(self, index: int) -> str:
+        """A hash of what the row's media hold, and in which order. Raises InputError when a file is missing."""
+        hashed = hashlib.blake2b(digest_size=16)
+        for name in self.row(index).media:
+            media = self.media(index, name)
+            data = media.data if isinstance(media, Encoded) else _bytes(media)
+            hashed.update(hashlib.blake2b(data, digest_size=16).digest())
+        return hashed.hexdigest()
+
+    def _target(self, index: int, row: Row) -> tuple[Tensor, float | None]:
+        media = self.media(index, row.target)
+        if not is_clip(row.target):
+            return read_image(media)[None], None
+        frames, fps = read_clip(media, self.frames)
+        usable = (len(frames) - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
+        return frames[:usable], fps
+
+    def _finish(self, index: int, row: Row, target: Tensor, fps: float | None) -> Example:
+        videos = []
+        for name in row.videos:
+            frames, rate = read_clip(self.media(index, name))
+            videos.append(frames)
+            fps = fps or rate
+        return Example(
+            id=row.id,
+            task=self.name,
+            prompt=row.prompt,
+            target=target,
+            images=tuple(read_image(self.media(index, name)) for name in row.images),
+            videos=tuple(videos),
+            fps=row.fps or fps or 24.0,
+            base_image=row.base_image,
+        )
+
+
+def is_clip(name: str) -> bool:
+    return Path(name).suffix.lower() in CLIPS
+
+
+def check_row(row: Row, task: str) -> Row:
+    """`row` if it has what its task needs. Raises InputError that says what is missing."""
+    shape = SHAPES[task]
+    for kind, found, (fewest, most) in (
+        ("reference pictures", len(row.images), shape.images),
+        ("reference clips", len(row.videos), shape.videos),
+    ):
+        if not fewest <= found <= most:
+            allowed = f"{fewest}" if fewest == most else f"{fewest} or more"
+            raise InputError(f"{found} {kind}; {task} takes {allowed}.")
+    if not row.prompt.strip():
+        raise InputError("the caption is missing or empty. Write one, or leave the example out.")
+    known = PICTURES | CLIPS
+    for name in row.media:
+        if Path(name).suffix.lower() not in known:
+            raise InputError(f"{name}: neither a picture nor a clip by its name. Known: {', '.join(sorted(known))}.")
+    if is_clip(row.target) != shape.clip:
+        raise InputError(f"target {row.target}: {task} makes a {'clip' if shape.clip else 'picture'}.")
+    for name, clip in [(name, False) for name in row.images] + [(name, True) for name in row.videos]:
+        if is_clip(name) != clip:
+            raise InputError(f"{name}: a {'clip' if clip else 'picture'} is expected here.")
+    return row
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
