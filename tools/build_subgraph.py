@@ -49,7 +49,8 @@ CONDITIONINGS = [(name, "CONDITIONING") for name in ("positive", "negative", "ne
 INNER = {
     REFERENCES: Inner(
         "VINOReferences",
-        [(f"images.image_{n}", "IMAGE") for n in range(1, IMAGES + 1)] + [("videos.video_1", "VIDEO")],
+        [(f"images.image_{n}", "IMAGE") for n in range(1, IMAGES + 1)]
+        + [("videos.video_1", "VIDEO"), ("clip", "CLIP")],
         {"size": ("COMFY_DYNAMICCOMBO_V3", "auto"), "length": ("INT", 81)},
         [("references", "VINO_REFERENCES"), ("width", "INT"), ("height", "INT"), ("length", "INT")],
         x=0,
@@ -88,7 +89,7 @@ WIRES = [
     *((TOKENS, name, LATENTS, name) for name, _ in CONDITIONINGS),
 ]
 OUTER_INPUTS: dict[str, list[tuple[int, str]]] = {
-    "clip": [(ENCODER, "clip"), (TOKENS, "clip")],
+    "clip": [(REFERENCES, "clip"), (ENCODER, "clip"), (TOKENS, "clip")],
     "tokens": [(TOKENS, "tokens")],
     "vae": [(LATENTS, "vae")],
     **{f"image_{n}": [(REFERENCES, f"images.image_{n}")] for n in range(1, IMAGES + 1)},

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 from PIL import Image, ImageDraw, ImageFont
 
-CELL, GAP, TEXT_WIDTH = 176, 14, 300
+CELL, GAP, TEXT_WIDTH = 192, 14, 300
 BACKGROUND, INK, FAINT, NOTICE_COLOUR = "#15181c", "#e8e6e1", "#9aa3ad", "#f2b880"
 
 
@@ -37,7 +37,9 @@ def frames_of(path: Path, count: int) -> list[Image.Image]:
 
 def _paste(sheet: Image.Image, pictures: list[Image.Image], x: int, y: int) -> None:
     for picture in pictures:
-        shown = picture.copy()
+        # Small pictures grow by a whole factor, pixel by pixel: smoothing would hide what is in them.
+        factor = max(1, CELL // max(picture.size))
+        shown = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
         shown.thumbnail((CELL, CELL))
         sheet.paste(shown, (x + (CELL - shown.width) // 2, y + (CELL - shown.height) // 2))
         x += CELL + GAP

@@ -1,21 +1,20 @@
-"""The main job on real input: six of the shipped workflows through a real ComfyUI server.
+"""The main job, from files to files: shipped workflows through a real ComfyUI server, with the miniature vino-tiny.
 
     python tools/demo.py          (or: make demo)
 
-Input is the published example media where it lies beside the project (../shared/media), else the small pictures and
-the clip of the tests. Results and a contact sheet come to output/demo/. The weights are miniature and random: the demo
-shows that every part runs, from a file on disk to a file on disk, and not what VINO can do.
+Pictures, clips and prompts are those of the toy world, drawn now. Results and a contact sheet come to output/demo/.
 """
 
 from __future__ import annotations
 
-import json
+import copy
 import os
 import shutil
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,85 +22,98 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests")]
 
 from comfy_server import ComfyServer, Graph  # noqa: E402
 from contact_sheet import Row, draw, frames_of  # noqa: E402
-from tiny_weights import write_tiny_weights  # noqa: E402
-from workflows.tasks import TASKS  # noqa: E402
+from miniature import LOADERS, NOTICE, SYSTEM, write_miniature  # noqa: E402
+from workflows.tasks import TASKS, build  # noqa: E402
+
+from vino_core.media.output import write_image, write_video  # noqa: E402
+from vino_core.systems.base import Preset  # noqa: E402
+from vino_core.toyworld.tasks import ToySource  # noqa: E402
+from vino_core.training.example import Example  # noqa: E402
 
 TARGET = ROOT / "output" / "demo"
-PUBLISHED = ROOT.parent / "shared" / "media" / "vino_test_data"
-SMALL = ROOT / "tests" / "goldens" / "vino" / "media"
-WIDTH, HEIGHT, LENGTH, STEPS = 320, 192, 9, 4
-NOTICE = "Random miniature weights: this shows that everything runs, not what VINO can do."
 
 
 @dataclass(frozen=True)
 class Item:
-    """One workflow on one input. Media are (published, small) file names in the order of its Load nodes."""
+    """A shipped workflow, and the kind of toy example that it gets."""
 
     workflow: str
-    media: tuple[tuple[str, str], ...] = ()
-    prompt: str | None = None
+    task: str
+    kind: str
 
-    def files(self, published: bool) -> list[Path]:
-        """The input files."""
-        if published:
-            kinds = {".mp4": "videos"}
-            return [PUBLISHED / kinds.get(Path(name).suffix, "images") / name for name, _ in self.media]
-        return [SMALL / name for _, name in self.media]
+    def example(self) -> Example:
+        """The first example of its kind, of the combinations that training never shows."""
+        source = ToySource(self.task, split="heldout", captions="short")
+        return next(source.example(number) for number in count() if source.plan(number).kind == self.kind)
 
 
 ITEMS = (
-    Item("vino_text_to_image"),
-    Item("vino_image_to_video", (("i2v_1.jpg", "img_c.png"),)),
-    Item("vino_edit_image", (("ti2i_1.jpg", "img_a.png"),)),
-    Item(
-        "vino_edit_image_with_reference",
-        (("ti2i_baseimg_1.png", "img_b.png"), ("ti2i_baseimg_2.jpg", "img_a.png")),
-        "Put the sunglasses from Image 1 on the man in Image 2.",
-    ),
-    Item(
-        "vino_references_to_video",
-        (("ti2v_1.jpg", "img_d.png"), ("ti2v_2.jpg", "img_b.png"), ("ti2v_3.jpg", "img_c.png")),
-    ),
-    Item("vino_edit_video_with_reference", (("tiv2v_1.jpg", "img_d.png"), ("tiv2v_1.mp4", "clip_a.mp4"))),
+    Item("vino_text_to_image", "t2i", "two sprites"),
+    Item("vino_text_to_video", "t2v", "one sprite"),
+    Item("vino_image_to_video", "i2v", "motion"),
+    Item("vino_edit_image", "ti2i", "recolour"),
+    Item("vino_edit_image", "ti2i", "remove"),
+    Item("vino_edit_image", "ti2i", "add"),
+    Item("vino_edit_image", "ti2i", "replace"),
+    Item("vino_edit_image", "ti2i", "style"),
+    Item("vino_edit_image", "ti2i", "move"),
+    Item("vino_references_to_video", "ti2v", "2 subjects"),
+    Item("vino_edit_video", "tv2v", "recolour"),
 )
-
-# Settings that take seconds on a processor, by node type.
-QUICK = {
-    "VINOReferences": {"size": "custom", "size.width": WIDTH, "size.height": HEIGHT},
-    "VINOSampler": {"steps": STEPS},
-    "VINOScheduler": {"steps": STEPS},
-    "VAEDecodeTiled": {"tile_size": 1024},
-}
+GRAPHS: dict[str, Graph] = {task.name: build(task).api() for task in TASKS}
+TITLES = {task.name: task.title for task in TASKS}
 
 
-@dataclass
-class Prepared:
-    """A graph ready to queue, its prompt and where its inputs are."""
+def settings_of(preset: Preset, example: Example) -> dict[str, dict[str, object]]:
+    """Inputs to set, by node type: the miniature's files, the settings of its task, the size of its world."""
+    frames, height, width, _ = example.target.shape
+    return {
+        **LOADERS,
+        "VINOReferences": {"length": frames, "size.width": width, "size.height": height},
+        "PrimitiveStringMultiline": {"value": example.prompt},
+        "VINOEncoder": {"negative": "auto", "image_scale": preset.image_scale},
+        "VINOSampler": {
+            "steps": preset.steps,
+            "shift": preset.shift,
+            "text_scale": preset.text_scale,
+            "image_scale": preset.image_scale,
+        },
+        "CreateVideo": {"fps": SYSTEM.frame_rate},
+    }
 
-    graph: Graph
-    prompt: str
-    inputs: list[Path] = field(default_factory=list)
 
-
-def prepare(item: Item, server: ComfyServer, published: bool) -> Prepared:
-    """The item's shipped graph with quick settings and its own files, uploaded."""
-    path = ROOT / "workflows" / "api" / f"{item.workflow}.json"
-    graph: Graph = json.loads(path.read_text(encoding="utf-8"))
-    prepared = Prepared(graph, "", item.files(published))
-    names = iter([server.upload(file) for file in prepared.inputs])
-    for node in graph.values():
+def graph_of(item: Item, example: Example, files: list[str]) -> Graph:
+    """The shipped graph on the uploaded `files`. Load nodes and sockets that are left over go."""
+    graph = copy.deepcopy(GRAPHS[item.workflow])
+    changes = settings_of(SYSTEM.presets[item.task], example)
+    waiting = iter(files)
+    for name, node in list(graph.items()):
         inputs = node["inputs"]
-        inputs.update(QUICK.get(node["class_type"], {}))
-        if node["class_type"] == "VINOReferences":
-            inputs["length"] = min(inputs["length"], LENGTH)
-        elif node["class_type"] == "LoadImage":
-            inputs["image"] = next(names)
-        elif node["class_type"] == "LoadVideo":
-            inputs["file"] = next(names)
-        elif node["class_type"] == "PrimitiveStringMultiline":
-            inputs["value"] = item.prompt or inputs["value"]
-            prepared.prompt = inputs["value"]
-    return prepared
+        for key, value in changes.get(node["class_type"], {}).items():
+            if key in inputs:
+                inputs[key] = value
+        if node["class_type"] in ("LoadImage", "LoadVideo"):
+            file = next(waiting, None)
+            inputs["image" if node["class_type"] == "LoadImage" else "file"] = file
+            if file is None:
+                del graph[name]
+    for node in graph.values():
+        dangling = [key for key, value in node["inputs"].items() if isinstance(value, list) and value[0] not in graph]
+        for key in dangling:
+            del node["inputs"][key]
+    return graph
+
+
+def write_inputs(example: Example, folder: Path) -> list[Path]:
+    """The example's pictures and clips as files, images first."""
+    paths = []
+    for number, image in enumerate(example.images, start=1):
+        paths.append(folder / f"{example.id}-image-{number}.png")
+        write_image(paths[-1], image, {})
+    for number, video in enumerate(example.videos, start=1):
+        paths.append(folder / f"{example.id}-video-{number}.mp4")
+        write_video(paths[-1], video, SYSTEM.frame_rate, {})
+    return paths
 
 
 def publish(source: Path, name: str) -> Path:
@@ -114,26 +126,27 @@ def publish(source: Path, name: str) -> Path:
 
 
 def main() -> None:
-    published = all(file.exists() for item in ITEMS for file in item.files(published=True))
     print(NOTICE)
-    print(f"Input: {PUBLISHED if published else SMALL}")
-    titles = {task.name: task.title for task in TASKS}
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="vino-demo-") as folder:
         server = ComfyServer(Path(folder))
-        write_tiny_weights(server.models)
+        write_miniature(server.models)
         print("Starting ComfyUI ...", flush=True)
         with server:
             for number, item in enumerate(ITEMS, start=1):
-                title = titles[item.workflow]
+                title = f"{TITLES[item.workflow]}: {item.kind}"
                 print(f"{number}/{len(ITEMS)} {title} ... ", end="", flush=True)
+                example = item.example()
+                inputs = write_inputs(example, Path(folder))
+                graph = graph_of(item, example, [server.upload(path) for path in inputs])
                 started = time.monotonic()
-                prepared = prepare(item, server, published)
-                (result,) = server.run(prepared.graph).files()
-                target = publish(result, item.workflow + result.suffix)
+                (result,) = server.run(graph).files()
+                name = f"{item.workflow.removeprefix('vino_')}_{item.kind.replace(' ', '_')}{result.suffix}"
+                target = publish(result, name)
                 print(f"{time.monotonic() - started:.1f} s, {target.relative_to(ROOT)}", flush=True)
-                inputs = [frames_of(file, 1)[0] for file in prepared.inputs]
-                rows.append(Row(title, prepared.prompt, inputs, frames_of(target, 4)))
+                rows.append(
+                    Row(title, example.prompt, [frames_of(path, 1)[0] for path in inputs], frames_of(target, 4))
+                )
             sheet = Path(folder) / "contact_sheet.png"
             draw(rows, NOTICE).save(sheet)
             target = publish(sheet, sheet.name)

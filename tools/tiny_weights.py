@@ -35,6 +35,7 @@ MODEL_FILE = "diffusion_models/vino_bf16.safetensors"
 TOKENS_FILE = "embeddings/vino_tokens.safetensors"
 TEXT_ENCODER_FILE = "text_encoders/qwen3vl_4b_bf16.safetensors"
 VAE_FILE = "vae/hunyuan_video_vae_bf16.safetensors"
+SHIPPED = {"model": MODEL_FILE, "tokens": TOKENS_FILE, "text_encoder": TEXT_ENCODER_FILE, "vae": VAE_FILE}
 
 
 @dataclass(frozen=True)
@@ -249,20 +250,26 @@ def random_weights(shapes: Shapes, seed: int) -> dict[str, Tensor]:
     return weights
 
 
-def write_tiny_weights(models: Path, seed: int = 0) -> None:
-    """Write all four files under the ComfyUI models folder `models`; the same seed gives the same bytes."""
-    files = [
-        (MODEL_FILE, random_weights(model_shapes(), seed), model_metadata("vino", MODEL)),
-        (TEXT_ENCODER_FILE, random_weights(text_encoder_shapes(), seed + 1), {"config": VLM.metadata()}),
-        (VAE_FILE, random_weights(vae_shapes(), seed + 2), None),
-    ]
-    for name, weights, metadata in files:
-        path = models / name
+def write_tiny_weights(models: Path, seed: int = 0, system: str = "vino", names: Mapping[str, str] = SHIPPED) -> None:
+    """Write all four files under the ComfyUI models folder `models`; the same seed gives the same bytes.
+
+    The files say that they belong to `system`; `names` tells their places.
+    """
+    files = {
+        "model": (random_weights(model_shapes(), seed), model_metadata(system, MODEL)),
+        "text_encoder": (
+            random_weights(text_encoder_shapes(), seed + 1),
+            {"config": VLM.metadata(), "system": system},
+        ),
+        "vae": (random_weights(vae_shapes(), seed + 2), {"system": system}),
+    }
+    for name, (weights, metadata) in files.items():
+        path = models / names[name]
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(weights, path, metadata)
     tokens = torch.randn(TOKENS, VLM.hidden_size, generator=torch.Generator().manual_seed(seed + 3))
-    (models / TOKENS_FILE).parent.mkdir(parents=True, exist_ok=True)
-    save_tokens(models / TOKENS_FILE, tokens, "vino", overwrite=True)
+    (models / names["tokens"]).parent.mkdir(parents=True, exist_ok=True)
+    save_tokens(models / names["tokens"], tokens, system, overwrite=True)
 
 
 def main() -> None:

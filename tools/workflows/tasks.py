@@ -231,7 +231,7 @@ def build(task: Task) -> Workflow:
                 media[f"videos.video_{number}"] = flow.add("LoadVideo", {"file": file}, title, height=350)[0]
 
     with flow.group("Request", "#b58b2a", width=400):
-        references = flow.add("VINOReferences", {**media, **_size(task), "length": settings.frames})
+        references = flow.add("VINOReferences", {**media, **_size(task), "length": settings.frames, "clip": clip[0]})
         # A node of its own for the text: it keeps the size that the user gives it, and can feed others.
         prompt = flow.add("PrimitiveStringMultiline", {"value": task.prompt}, "Prompt", height=180)
         if task.understand:
