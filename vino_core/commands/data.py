@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..systems import SYSTEMS, get_system
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
@@ -24,6 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument("--tasks", nargs="+", metavar="TASK", help="only these (default: all)")
     encode.add_argument("--device", help="default: cuda where there is one, else cpu")
     encode.set_defaults(action_run=_encode)
+    check = actions.add_parser("check", help="open every file of a dataset and list what is wrong")
+    check.add_argument("path", type=Path, help="a config (YAML), a folder with a manifest, a manifest, or shards")
+    check.add_argument("--full", action="store_true", help="decode every frame of clips, not only the first")
+    check.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a config's setting")
+    bare = check.add_argument_group("for a path that is no config")
+    bare.add_argument("--system", choices=tuple(SYSTEMS), default="vino")
+    bare.add_argument("--area", type=int, help="pixels of a frame (default: the system's)")
+    bare.add_argument("--frames", type=int, help="longest clip, 4n+1 (default: the system's)")
+    bare.add_argument("--task", help="of shards that do not say")
+    check.set_defaults(action_run=_check)
 
 
 def _add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -95,3 +107,30 @@ def _encode(arguments: argparse.Namespace) -> int:
         for number, reason in outcome.skipped.items():
             print(f"  skipped {job.task} {number}: {reason}")
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from ..media.sizing import check_frames
+    from ..training.config import load_config
+    from ..training.data.check import check_config, check_path
+
+    with tqdm(unit="example", leave=False) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.total, bar.n = total, done
+            bar.refresh() if done == total else bar.update(0)
+
+        if arguments.path.suffix.lower() in (".yaml", ".yml"):
+            findings = check_config(load_config(arguments.path, arguments.set), arguments.full, show)
+        else:
+            system = get_system(arguments.system)
+            frames = arguments.frames or system.max_frames
+            check_frames(frames)
+            findings = check_path(
+                arguments.path, system, arguments.area or system.area, frames, arguments.task, arguments.full, show
+            )
+    for finding in findings:
+        print(finding)
+    return int(any(finding.problems for finding in findings))

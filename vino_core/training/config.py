@@ -71,8 +71,8 @@ class Task:
     `source`: "toy" (the procedural world), "folder" or "shards" (at `path`). `frames` limits the target and the
     reference clips, `images` the number of reference pictures; examples with more are skipped and listed.
     `validation`: path of held-out examples of the same kind; the toy world holds out its own. `captions`: which ones
-    the toy world writes. `latents`: read what `vino data encode` made beforehand instead of asking the VAE; true looks
-    beside the data, a path names another folder.
+    the toy world writes, or a folder's manifest gives. `latents`: read what `vino data encode` made beforehand instead
+    of asking the VAE; true looks beside the data, a path names another folder.
     """
 
     weight: float
@@ -301,8 +301,8 @@ def _check_data(data: Data) -> None:
         _require(task.weight >= 0, f"data.tasks.{name}.weight is {task.weight}; it must be 0 or more.")
         needs = "takes no" if task.source == "toy" else "needs a"
         _require((task.source == "toy") == (task.path is None), f"data.tasks.{name}: {task.source} {needs} path.")
-        own = task.source == "toy" or (task.captions == "both")
-        _require(own, f"data.tasks.{name}.captions belongs to the toy world; {task.source} brings its own captions.")
+        own = task.source != "shards" or task.captions == "both"
+        _require(own, f"data.tasks.{name}.captions: shards have one caption each. Leave the setting out.")
         _require(
             not (task.latents and task.source == "toy"),
             f"data.tasks.{name}.latents: the toy world has no end. Write examples of it with `vino data toy`.",

@@ -80,6 +80,32 @@ def affordable_frames(frames: int, per_frame: int, images: int, videos: int, bud
     )
 
 
+def fitted(
+    target: tuple[int, int, int], images: int, videos: int, task: str, data: Data, system: System
+) -> tuple[int, int, int]:
+    """Frames, height and width that a target of `target` frames x height x width gets, with so many references.
+
+    Raises InputError when the example cannot be used.
+    """
+    limits = data.tasks[task]
+    if limits.images is not None and images > limits.images:
+        raise InputError(f"{images} pictures; data.tasks.{task}.images is {limits.images}.")
+    count, height, width = target
+    check_frames(count)
+    tall, wide = _bucket(width, height, data.area, data.unit)
+    _, rows, columns = system.latent_grid(1, tall, wide)
+    _, patch_rows, patch_columns = system.mmdit.patch_size
+    packed = task not in WITHOUT_LATENTS
+    frames = affordable_frames(
+        min(count, limits.frames or data.frames),
+        rows * columns // (patch_rows * patch_columns),
+        images if packed else 0,
+        videos if packed else 0,
+        data.max_tokens,
+    )
+    return frames, tall, wide
+
+
 def prepare(example: Example, dropped: Dropped, data: Data, system: System) -> Prepared:
     """Size everything. Raises InputError, naming the example, when it cannot be used."""
     try:
@@ -89,22 +115,11 @@ def prepare(example: Example, dropped: Dropped, data: Data, system: System) -> P
 
 
 def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> Prepared:
-    limits = data.tasks[example.task]
-    if limits.images is not None and len(example.images) > limits.images:
-        raise InputError(f"{len(example.images)} pictures; data.tasks.{example.task}.images is {limits.images}.")
-    check_frames(len(example.target))
     _, height, width, _ = example.target.shape
-    tall, wide = _bucket(width, height, data.area, data.unit)
-    _, rows, columns = system.latent_grid(1, tall, wide)
-    _, patch_rows, patch_columns = system.mmdit.patch_size
-    packed = example.task not in WITHOUT_LATENTS
-    frames = affordable_frames(
-        min(len(example.target), limits.frames or data.frames),
-        rows * columns // (patch_rows * patch_columns),
-        len(example.images) if packed else 0,
-        len(example.videos) if packed else 0,
-        data.max_tokens,
+    frames, tall, wide = fitted(
+        tuple(example.target.shape[:3]), len(example.images), len(example.videos), example.task, data, system
     )
+    packed = example.task not in WITHOUT_LATENTS
     prompt = visible(example, dropped)
     count, latents = len(example.images), example.latents
     images = [_image(example.images[index], (height, width), data) for index in prompt.references if index < count]

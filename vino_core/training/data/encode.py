@@ -201,8 +201,7 @@ class PieceEncoder:
         if self._vae is None:
             dtype = getattr(torch, self.settings["dtype"])
             self._vae = VAE.load(self.job.run.files.vae, dtype, self.device)
-        encoded = torch.cat([self._vae.encode(clip) for clip in clips])
-        return encoded.to("cpu", getattr(torch, self.settings["dtype"]))
+        return self._vae.encode_batch(clips).to("cpu", getattr(torch, self.settings["dtype"]))
 
 
 def _batches(clips: Sequence[tuple[str, Tensor]]) -> Iterator[tuple[list[str], Tensor]]:

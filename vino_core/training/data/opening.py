@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...errors import InputError
 from ..config import RunConfig
+from .folder import FolderSource
 from .shards import ShardSource
 from .stored import StoredSource
 
@@ -16,6 +17,4 @@ def stored_source(run: RunConfig, name: str, path: str | None) -> StoredSource:
     frames = task.frames or run.data.frames
     if task.source == "shards":
         return ShardSource(path, name, frames)
-    from .folder import FolderSource
-
     return FolderSource(path, name, frames, task.captions)

@@ -119,8 +119,7 @@ class StoredSource:
         if not is_clip(row.target):
             return read_image(media)[None], None
         frames, fps = read_clip(media, self.frames)
-        usable = (len(frames) - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
-        return frames[:usable], fps
+        return frames[: usable_frames(len(frames), row.target)], fps
 
     def _finish(self, index: int, row: Row, target: Tensor, fps: float | None) -> Example:
         videos = []
@@ -138,6 +137,14 @@ class StoredSource:
             fps=row.fps or fps or 24.0,
             base_image=row.base_image,
         )
+
+
+def usable_frames(count: int, name: str) -> int:
+    """The most frames, 4n + 1, of a target clip of `count`. Raises InputError for one that is hardly more than a
+    picture."""
+    if count <= TEMPORAL_STRIDE:
+        raise InputError(f"{name}: {count} frames; a clip to learn from has at least {TEMPORAL_STRIDE + 1}.")
+    return (count - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
 
 
 def is_clip(name: str) -> bool:

@@ -1,0 +1,56 @@
+"""Pictures and clips with a text file beside each: the simplest data for a fine-tuning."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...errors import InputError
+from .stored import CLIPS, PICTURES, Row, StoredSource, check_row, is_clip
+
+TASKS = ("t2i", "t2v")
+
+
+class CaptionedSource(StoredSource):
+    """The pictures (`name` "t2i") or clips ("t2v") of a folder and its subfolders, in the order of their names.
+
+    The caption of `cat.png` is what `cat.txt` says. Raises InputError when the folder is not there. What is wrong with
+    a file or its caption is said when it is read.
+    """
+
+    def __init__(self, path: str | Path, name: str, frames: int | None = None) -> None:
+        super().__init__(name, Path(path), frames)
+        self._names = [media for media in media_files(self.place) if is_clip(media) == (name == "t2v")]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def row(self, index: int) -> Row:
+        name = self._names[index]
+        file = (self.place / name).with_suffix(".txt")
+        try:
+            caption = file.read_text(encoding="utf-8-sig").strip()
+        except FileNotFoundError:
+            caption = ""
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{file}: cannot be read as UTF-8 text ({error}). Write it again.") from error
+        if not caption:
+            raise InputError(f"{name}: the caption is missing or empty. Write what can be seen into {file.name}.")
+        return check_row(Row(id=name, prompt=caption, target=name), self.name)
+
+    def media(self, index: int, name: str) -> Path:
+        return self.place / name
+
+    def size(self, index: int, name: str) -> int:
+        path = self.place / name
+        try:
+            return path.stat().st_size
+        except OSError as error:
+            raise InputError(f"{path}: there is no such file any more ({error.strerror}).") from error
+
+
+def media_files(folder: Path) -> list[str]:
+    """Paths within `folder` of its pictures and clips, hidden ones left out. Raises InputError when it is no folder."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder.")
+    found = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in PICTURES | CLIPS)
+    return sorted(file.as_posix() for file in found if not any(part.startswith(".") for part in file.parts))

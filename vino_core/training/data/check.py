@@ -1,0 +1,178 @@
+"""Looking at data before a run: every file is opened, and everything that is wrong is listed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import InputError
+from ...media.images import read_image
+from ...media.videos import probe, read_clip
+from ...systems import get_system
+from ...systems.base import System
+from ..config import Data, RunConfig, Task
+from ..example import TASKS
+from ..prepare import fitted
+from .buckets import Buckets
+from .folder import FolderSource
+from .latents import LatentSource, cache_root, cache_settings
+from .manifest import find_manifest, manifest_rows
+from .opening import stored_source
+from .shards import ShardSource
+from .stored import StoredSource, is_clip, usable_frames
+
+Progress = Callable[[int, int], None]
+"""Called with (examples looked at, examples in all)."""
+
+
+@dataclass
+class Finding:
+    """What was found in the examples of one task at one place. `problems` name file and row."""
+
+    title: str
+    examples: int = 0
+    buckets: Buckets = field(default_factory=Buckets)
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        wrong = "nothing wrong" if not self.problems else f"{len(self.problems)} problems"
+        lines = [f"{self.title}: {self.examples} examples, {wrong}"]
+        lines += [self.buckets.table()] if self.buckets.counts else []
+        return "\n".join([*lines, *(f"  {problem}" for problem in self.problems)])
+
+
+@dataclass(frozen=True)
+class Checker:
+    """How to look: `full` decodes every frame, otherwise a clip's frames are counted and the first one is decoded."""
+
+    data: Data
+    system: System
+    full: bool = False
+    progress: Progress = lambda done, total: None
+
+    def look(self, title: str, source: StoredSource) -> Finding:
+        """Open every file of every example."""
+        finding = Finding(title, len(source))
+        if not len(source):
+            finding.problems.append(f"{source.place}: there are no examples of {source.name}.")
+        with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1)), "check") as pool:
+            sizes = pool.map(lambda index: self._size(source, index), range(len(source)))
+            for done, size in enumerate(sizes, start=1):
+                if isinstance(size, str):
+                    finding.problems.append(size)
+                else:
+                    finding.buckets.add(size)
+                self.progress(done, len(source))
+        return finding
+
+    def _size(self, source: StoredSource, index: int) -> tuple[int, int, int] | str:
+        """The size an example is trained at, or what is wrong with it."""
+        where = f"{source.place}, example {index}"
+        try:
+            row = source.row(index)
+            where = f"{source.place}, example {index} ({row.id})"
+            sizes = [self._open(source, index, name) for name in row.media]
+            frames, height, width = sizes[0]
+            if is_clip(row.target):
+                frames = usable_frames(min(frames, source.frames or frames), row.target)
+            return fitted(
+                (frames, height, width), len(row.images), len(row.videos), source.name, self.data, self.system
+            )
+        except InputError as error:
+            return f"{where}: {error}"
+
+    def _open(self, source: StoredSource, index: int, name: str) -> tuple[int, int, int]:
+        """Frames, height and width of one file."""
+        media = source.media(index, name)
+        if not is_clip(name):
+            return 1, *read_image(media).shape[:2]
+        if self.full:
+            return tuple(read_clip(media)[0].shape[:3])
+        info = probe(media)
+        return info.frames, info.height, info.width
+
+
+def check_config(run: RunConfig, full: bool = False, progress: Progress = lambda done, total: None) -> list[Finding]:
+    """What `run` would read from disks: examples of every task, held-out ones, and latents."""
+    checker = Checker(run.data, get_system(run.system), full, progress)
+    findings = []
+    for name, task in run.data.tasks.items():
+        for path, held_out in ((task.path, False), (task.validation, True)):
+            if task.source == "toy" or path is None:
+                continue
+            title = f"data.tasks.{name}.{'validation' if held_out else 'path'} {path}"
+            try:
+                source = stored_source(run, name, path)
+            except InputError as error:
+                findings.append(Finding(title, problems=[str(error)]))
+                continue
+            finding = checker.look(title, source)
+            if task.latents:
+                try:
+                    LatentSource(source, cache_root(run, name, path, held_out), cache_settings(run, name))
+                except InputError as error:
+                    finding.problems.append(str(error))
+            findings.append(finding)
+    if not findings:
+        raise InputError("data.tasks: every task is of the toy world, which needs no check.")
+    return findings
+
+
+def check_path(
+    path: Path,
+    system: System,
+    area: int,
+    frames: int,
+    task: str | None = None,
+    full: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> list[Finding]:
+    """A folder with a manifest, or shards, of whatever tasks are in it; `task` says what shards are that do not."""
+    shards = path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
+    if shards:
+        name = task or _task_of_shards(path)
+        sources: list[StoredSource] = [ShardSource(path, name, frames)]
+        malformed: list[str] = []
+    else:
+        sources, malformed = _folder(path, frames)
+    tasks = {source.name: Task(weight=1.0, path=str(path)) for source in sources}
+    checker = Checker(Data(tasks=tasks, area=area, frames=frames), system, full, progress)
+    findings = [checker.look(f"{source.name} in {source.place}", source) for source in sources]
+    if malformed:
+        findings.insert(0, Finding(str(path), problems=malformed))
+    return findings or [Finding(str(path), problems=[f"{path}: there are no examples."])]
+
+
+def _folder(path: Path, frames: int) -> tuple[list[StoredSource], list[str]]:
+    manifest = find_manifest(path)
+    names: set[str] = set()
+    seen: Counter[str] = Counter()
+    malformed = []
+    for row in manifest_rows(manifest):
+        if isinstance(row, str):
+            malformed.append(row)
+            continue
+        names.add(row.task)
+        seen[row.row.id] += 1
+        if seen[row.row.id] == 2:
+            malformed.append(f"{manifest.name}, line {row.line}: index {row.row.id} occurs more than once.")
+    sources: list[StoredSource] = [
+        FolderSource(manifest, name, frames, strict=False) for name in TASKS if name in names
+    ]  # fmt: skip
+    return sources, malformed
+
+
+def _task_of_shards(path: Path) -> str:
+    source = ShardSource(path, "t2i")
+    try:
+        name = json.loads(source.media(0, "json").data).get("task")
+    except (IndexError, KeyError, ValueError, AttributeError):
+        name = None
+    if name not in TASKS:
+        raise InputError(f"{path}: the shards do not say their task. Give --task, one of {', '.join(TASKS)}.")
+    return name
