@@ -12,6 +12,8 @@ from .presets import VINOPreset
 from .references import VINOReferences
 from .sampling import VINODualCFGGuider, VINOEmptyLatent, VINOSampler, VINOScheduler
 from .tokens import VINOLearnableTokens
+from .training_dataset import VINOLoraDataset
+from .training_lora import VINOTrainLora
 from .understanding import VINOAsk, VINOPromptRewriter
 
 
@@ -37,6 +39,8 @@ class VINOExtension(ComfyExtension):
             VINOSampler,
             VINOPromptRewriter,
             VINOAsk,
+            VINOLoraDataset,
+            VINOTrainLora,
         ]
 
 

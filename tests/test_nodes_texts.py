@@ -27,6 +27,8 @@ NODES = [
     "VINOSampler",
     "VINOPromptRewriter",
     "VINOAsk",
+    "VINOLoraDataset",
+    "VINOTrainLora",
 ]
 """Node ids are saved in people's workflows: a rename or a loss here breaks them."""
 

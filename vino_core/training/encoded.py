@@ -118,6 +118,8 @@ def encode_examples(
         for index in range(lengths[task]):
             try:
                 example = source.example(index)
+                if _key(example, Dropped()) in prompts:
+                    raise InputError(f"another example is called {example.id} too; give it a name of its own.")
                 for dropped in variants(example, data.dropout):
                     key, sample = _key(example, dropped), prepare(example, dropped, data, system)
                     alone = not (sample.references.images or sample.references.videos)

@@ -1,0 +1,273 @@
+"""LoRA training from a graph, in this process with miniature random weights."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from comfy_inprocess import pack
+from comfy_runs import nodes
+from PIL import Image
+from tiny_weights import MODEL_FILE, TEXT_ENCODER_FILE, TOKENS_FILE, VAE_FILE, write_tiny_weights
+
+CAPTIONS = {"cat": "a cat in ink", "dog": "a dog in ink", "owl": "an owl in ink"}
+SETTINGS = {
+    "lora_name": "ink", "steps": 4, "learning_rate": 1e-2, "rank": 2, "resolution": 64, "length": 5, "batch_size": 1,
+    "grad_accumulation_steps": 1, "dropout": 0.1, "seed": 0, "training_dtype": "fp32", "gradient_checkpointing": False,
+}  # fmt: skip
+
+
+def error() -> type[ValueError]:
+    return pack("vino_core.errors").InputError
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("models")
+    write_tiny_weights(folder)
+    yield folder
+    parts.cache_clear()
+
+
+@pytest.fixture
+def place(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Folders of a ComfyUI of our own: input, output, models/loras, and the miniature weights."""
+    nodes()
+    import folder_paths
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for kind in ("diffusion_models", "text_encoders", "embeddings", "vae"):
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(weights / kind)], {".safetensors"}))
+    loras = tmp_path / "loras"
+    loras.mkdir()
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "loras", ([str(loras)], {".safetensors"}))
+    for kind in ("input", "output", "temp"):
+        (tmp_path / kind).mkdir()
+        monkeypatch.setattr(folder_paths, f"{kind}_directory", str(tmp_path / kind))
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def write_pictures(folder: Path, captions: dict[str, str] = CAPTIONS) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (name, caption) in enumerate(captions.items()):
+        picture = Image.effect_noise((80, 64 + 16 * (number % 2)), 60).convert("RGB")
+        picture.save(folder / f"{name}.png")
+        if caption:
+            (folder / f"{name}.txt").write_text(caption)
+
+
+@lru_cache(maxsize=1)
+def parts() -> dict[str, Any]:
+    """What the loaders give, made in inference mode as ComfyUI does; for the first test and all others."""
+    import comfy.sd
+    import comfy.utils
+    import folder_paths
+
+    with torch.inference_mode():
+        vae = folder_paths.get_full_path_or_raise("vae", Path(VAE_FILE).name)
+        return {
+            "model_name": Path(MODEL_FILE).name,
+            "clip": nodes().VINOTextEncoderLoader.execute(Path(TEXT_ENCODER_FILE).name, "default")[0],
+            "vae": comfy.sd.VAE(sd=comfy.utils.load_torch_file(vae)),
+            "tokens": nodes().VINOTokensLoader.execute(Path(TOKENS_FILE).name)[0],
+        }
+
+
+def dataset(folder: str = "ink") -> Any:
+    return nodes().VINOLoraDataset.execute(folder, False)[0]
+
+
+def train(given: dict[str, Any] | None = None, **changes: Any) -> Any:
+    with torch.inference_mode():
+        return nodes().VINOTrainLora.execute(**{**(given or parts()), **SETTINGS, "dataset": dataset(), **changes})
+
+
+def saved(place: Path) -> list[str]:
+    return sorted(path.relative_to(place / "loras").as_posix() for path in (place / "loras").rglob("*.safetensors"))
+
+
+def losses(place: Path) -> list[float]:
+    (record,) = (place / "output").rglob("losses.jsonl")
+    return [json.loads(line)["loss"] for line in record.read_text().splitlines()]
+
+
+def test_a_lora_is_trained_saved_and_loads(place: Path) -> None:
+    write_pictures(place / "input" / "ink")
+    given = parts()
+    lora, name, plot = train(given).args
+    assert saved(place) == [name] == ["ink_4_steps_00001_.safetensors"]
+    assert plot.shape == (1, 540, 960, 3) and 0 <= plot.min() < plot.max() <= 1
+    assert len(losses(place)) == 4
+    # The boundary connector belongs to references, and there are none.
+    assert all(tensor.any() for key, tensor in lora.items() if ".lora_B." in key and "vae_branch" not in key)
+
+    import nodes as core
+
+    with torch.inference_mode():
+        model = nodes().VINOModelLoader.execute(given["model_name"], "default")[0]
+        (patched,) = core.LoraLoaderModelOnly().load_lora_model_only(model, name, 1.0)
+    assert len(patched.patches) == sum(".lora_A." in key for key in lora) > 10
+    assert not list(place.rglob(".*.part")), "something was left half written"
+
+
+def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Press ComfyUI's stop button when the progress bar has reached this step of training."""
+    import comfy.model_management
+    import comfy.utils
+
+    usual = comfy.utils.ProgressBar.update_absolute
+
+    def press(self: Any, value: int, total: int | None = None, preview: Any = None) -> None:
+        usual(self, value, total, preview)
+        if value == step and total is not None:
+            comfy.model_management.interrupt_current_processing()
+
+    monkeypatch.setattr(comfy.utils.ProgressBar, "update_absolute", press)
+    return comfy.model_management.InterruptProcessingException
+
+
+def test_a_stopped_run_keeps_what_it_learnt_and_goes_on_exactly(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(place / "input" / "ink")
+    given = parts()
+    train(given, seed=5, lora_name="whole")
+    whole = losses(place)
+    with monkeypatch.context() as patched, pytest.raises(interrupted_at(2, patched)):
+        train(given, seed=5)
+    assert saved(place) == ["ink_2_steps_00001_.safetensors", "whole_4_steps_00001_.safetensors"]
+    train(given, seed=5)
+    assert "ink_4_steps_00001_.safetensors" in saved(place)
+    (record,) = (place / "output").glob("vino_training/ink_*/losses.jsonl")
+    assert [json.loads(line)["loss"] for line in record.read_text().splitlines()] == whole
+
+
+def test_a_finished_run_is_not_repeated_but_can_go_further(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(place / "input" / "ink")
+    given = parts()
+    first = train(given)[1]
+    with monkeypatch.context() as patched:
+        patched.setattr(pack("nodes.comfy.training"), "encode_all", None)
+        assert train(given)[1] == first
+    assert train(given, steps=6)[1] == "ink_6_steps_00001_.safetensors"
+    assert len(losses(place)) == 6
+    with pytest.raises(error(), match="steps is 5, but a run with these settings has done 6"):
+        train(given, steps=5)
+    # Another picture makes it another run, and nothing is overwritten.
+    write_pictures(place / "input" / "ink", {"fox": "a fox in ink"})
+    assert train(given)[1] == "ink_4_steps_00002_.safetensors"
+    assert len(list((place / "output" / "vino_training").iterdir())) == 2
+
+
+def test_it_trains_after_sampling_in_inference_mode(place: Path) -> None:
+    """Tables that sampling leaves in caches must not be such that training cannot use them."""
+    write_pictures(place / "input" / "ink", {"cat": ""} | {"cat": "a cat in ink"})
+    given = parts()
+    packing = pack("vino_core.mmdit.packing")
+    usual = packing.rotary_table
+    usual.cache_clear()
+    layouts: list[Any] = []
+    with pytest.MonkeyPatch.context() as patched:
+        model = pack("vino_core.mmdit.model")
+        patched.setattr(model, "rotary_table", lambda *key: layouts.append(key) or usual(*key))
+        train(given, steps=1, dropout=0.0)
+        usual.cache_clear()
+        with torch.inference_mode():
+            usual(*layouts[0])
+        train(given, steps=2, dropout=0.0)
+    assert usual.cache_info().hits
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lora_name": "../ink"}, "inside models/loras"),
+        ({"lora_name": "  "}, "inside models/loras"),
+        ({"length": 6}, "6"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(changes: dict, message: str, place: Path) -> None:
+    write_pictures(place / "input" / "ink")
+    with pytest.raises(error(), match=re.escape(message)):
+        train(**changes)
+    assert saved(place) == [] and not (place / "output" / "vino_training").exists()
+
+
+def test_parts_that_do_not_belong_together_are_refused(place: Path) -> None:
+    write_pictures(place / "input" / "ink")
+    given = parts()
+    values = torch.zeros(4, 32)
+    with pytest.raises(error(), match="wide"):
+        train({**given, "tokens": type(given["tokens"])(values, given["tokens"].system)})
+    other = pack("vino_core.systems").get_system("vino-tiny")
+    with pytest.raises(error(), match="tokens: made for vino-tiny"):
+        train({**given, "tokens": type(given["tokens"])(given["tokens"].values, other)})
+
+
+def test_a_model_that_does_not_fit_and_missing_packages_are_named(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    import comfy.model_management
+
+    write_pictures(place / "input" / "ink")
+    given = parts()
+    with monkeypatch.context() as patched:
+        patched.setattr(comfy.model_management, "get_total_memory", lambda device: 1000)
+        with pytest.raises(error(), match="keeps the whole model in memory"):
+            train(given)
+    with monkeypatch.context() as patched:
+        usual = importlib.util.find_spec
+        patched.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else usual(name, *rest))
+        with pytest.raises(error(), match=r'pip install "peft>=0.15"'):
+            train(given)
+
+
+def test_folders_in_front_of_the_name_are_made(place: Path) -> None:
+    write_pictures(place / "input" / "ink")
+    name = train(lora_name="styles/ink", steps=1)[1]
+    assert saved(place) == [name.replace("\\", "/")] == ["styles/ink_1_steps_00001_.safetensors"]
+
+
+def test_the_dataset_tells_what_it_holds(place: Path) -> None:
+    write_pictures(place / "input" / "sets" / "ink")
+    found, summary = nodes().VINOLoraDataset.execute("sets/ink", False).args
+    assert found.tasks == {"t2i": 3} and summary.startswith("3 examples: 3 t2i")
+
+
+def test_unusable_files_are_named_or_left_out(place: Path) -> None:
+    write_pictures(place / "input" / "ink", CAPTIONS | {"fox": ""})
+    (place / "input" / "ink" / "elk.png").write_bytes(b"no picture")
+    (place / "input" / "ink" / "elk.txt").write_text("an elk")
+    with pytest.raises(error(), match="2 of 5 examples cannot be used") as caught:
+        dataset()
+    assert "fox.png: the caption is missing" in str(caught.value) and "elk.png" in str(caught.value)
+    result = nodes().VINOLoraDataset.execute("ink", True)
+    assert result[0].tasks == {"t2i": 3} and "elk.png" in result.ui.value
+    for name in CAPTIONS:
+        (place / "input" / "ink" / f"{name}.txt").unlink()
+    with pytest.raises(error(), match="5 of 5 examples"):
+        nodes().VINOLoraDataset.execute("ink", True)
+
+
+def test_empty_and_foreign_folders_are_refused(place: Path) -> None:
+    (place / "input" / "ink").mkdir()
+    with pytest.raises(error(), match="no pictures or clips in it"):
+        dataset()
+    for folder in ("../output", "nowhere"):
+        with pytest.raises(error(), match="there is no such folder"):
+            dataset(folder)
+
+
+def test_comfyui_notices_a_changed_folder(place: Path) -> None:
+    write_pictures(place / "input" / "ink")
+    look = nodes().VINOLoraDataset.fingerprint_inputs
+    before = look("ink", False)
+    assert look("ink", False) == before
+    (place / "input" / "ink" / "cat.txt").write_text("a cat in pencil")
+    assert look("ink", False) != before

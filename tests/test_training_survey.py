@@ -1,0 +1,106 @@
+"""Folders with captions, and what is said about what lies in them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from media_files import moving_bar, write_clip
+from PIL import Image
+
+from vino_core.errors import InputError
+from vino_core.training.data.captioned import CaptionedSource
+from vino_core.training.survey import Chosen, folder_sources, survey
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, size in (("cat.png", (40, 30)), ("b/Dog.JPG", (64, 48)), ("owl.webp", (32, 32))):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", size, "red").save(file)
+        file.with_suffix(".txt").write_text(f"\ufeff a {file.stem.lower()} \n", encoding="utf-8")
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / ".hidden.png").write_bytes(b"")
+    return tmp_path
+
+
+def test_pairs_of_media_and_text(folder: Path) -> None:
+    source = CaptionedSource(folder, "t2i")
+    assert [source.row(index).id for index in range(len(source))] == ["b/Dog.JPG", "cat.png", "owl.webp"]
+    example = source.example(0)
+    assert example.prompt == "a dog" and tuple(example.target.shape) == (1, 48, 64, 3) and example.task == "t2i"
+    assert len(CaptionedSource(folder, "t2v")) == 0
+    assert list(folder_sources(folder)) == ["t2i"]
+
+
+def test_clips_are_text_to_video(folder: Path) -> None:
+    write_clip(folder / "walk.mp4", moving_bar(8))
+    (folder / "walk.txt").write_text("a walk")
+    found = survey(folder)
+    assert found.rows == {"t2i": (0, 1, 2), "t2v": (0,)}
+    assert len(folder_sources(folder, frames=5)["t2v"].example(0).target) == 5
+
+
+def test_what_is_wrong_is_named(folder: Path) -> None:
+    (folder / "cat.txt").unlink()
+    (folder / "owl.txt").write_text("  \n")
+    (folder / "b" / "Dog.txt").write_bytes(b"\xff\xfe\xff")
+    Image.effect_noise((40, 40), 60).save(folder / "cut.png")
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:800])
+    (folder / "cut.txt").write_text("cut")
+    (folder / "clip.mp4").write_bytes(b"no clip")
+    (folder / "clip.txt").write_text("no clip")
+    found = survey(folder)
+    assert found.rows == {} and found.count == 0
+    words = [["Dog.txt", "UTF-8"], ["cat.png", "caption", "cat.txt"], ["cut.png", "damaged"], ["owl.webp", "caption"],
+             ["clip.mp4"]]  # fmt: skip
+    assert len(found.problems) == len(words)
+    assert [part for problem, parts in zip(found.problems, words, strict=True) for part in parts
+            if part not in problem] == []  # fmt: skip
+
+
+def test_usable_ones_are_found_among_the_others(folder: Path) -> None:
+    (folder / "cat.txt").unlink()
+    found = survey(folder)
+    assert found.rows == {"t2i": (0, 2)} and found.count == 2
+    assert "2 examples: 2 t2i" in found.summary() and "from 32x32 to 64x48" in found.summary()
+    assert "left out: 1" in found.summary()
+    chosen = Chosen(folder_sources(folder)["t2i"], found.rows["t2i"])
+    assert [chosen.example(index).id for index in range(len(chosen))] == ["b/Dog.JPG", "owl.webp"]
+
+
+def test_every_change_shows_in_the_stamp(folder: Path) -> None:
+    before = survey(folder).stamp
+    assert survey(folder).stamp == before
+    (folder / "cat.txt").write_text("another caption")
+    after = survey(folder).stamp
+    assert after != before
+    shutil.copy(folder / "cat.png", folder / "new.png")
+    (folder / "new.txt").write_text("new")
+    assert survey(folder).stamp not in (before, after)
+
+
+def test_a_manifest_brings_every_task(folder: Path) -> None:
+    rows = [
+        {"index": 1, "task": "t2i", "caption": "a cat", "target_path": "cat.png"},
+        {"index": 2, "task": "ti2i", "caption": "A dog.", "ref_image_paths": ["cat.png"], "target_path": "b/Dog.JPG"},
+        {"index": 3, "task": "ti2i", "caption": "Gone.", "ref_image_paths": ["gone.png"], "target_path": "cat.png"},
+    ]
+    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    found = survey(folder)
+    assert found.rows == {"t2i": (0,), "ti2i": (0,)}
+    assert len(found.problems) == 1 and "gone.png" in found.problems[0]
+
+
+def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(InputError, match="no pictures or clips in it"):
+        survey(tmp_path)
+    with pytest.raises(InputError, match="no such folder"):
+        survey(tmp_path / "nowhere")
+    (tmp_path / "manifest.jsonl").write_text("")
+    with pytest.raises(InputError, match="has no rows"):
+        survey(tmp_path)
