@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "VINOPromptRewriter": {"max_new_tokens": 8},
     # One tile: overlapping ones would be decoded twice.
     "VAEDecodeTiled": {"tile_size": 1024},
+    "VINOTrainLora": {"steps": STEPS, "rank": 2, "resolution": 64, "training_dtype": "fp32"},
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import av
 import numpy as np
 from comfy_server import ROOT, ComfyServer
 from PIL import Image
+from workflows.training import FOLDER
 
 GOLDENS = ROOT / "tests" / "goldens" / "vino" / "media"
 REAL = ROOT.parent / "shared" / "media" / "vino_test_data"
@@ -39,6 +41,15 @@ def upload_media(server: ComfyServer) -> None:
     for name, path in REAL_FILES.items():
         if path.exists():
             server.upload(path, f"real_{name}")
+    write_dataset(server.folders["input"] / FOLDER)
+
+
+def write_dataset(folder: Path) -> None:
+    """Pictures with captions, as a user puts them into ComfyUI's input folder to train on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, caption in (("person", "a person"), ("hat", "a hat"), ("landscape", "a landscape")):
+        shutil.copy(FILES[f"{name}.png"], folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"{caption} in flat colours", encoding="utf-8")
 
 
 def media_sets() -> list[str]:

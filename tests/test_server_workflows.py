@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from server_graphs import HEIGHT, LENGTH, NAMES, STEPS, WIDTH, node_id, nodes, shipped, small, with_latent
 from server_media import assert_alive, media_sets, read_saved
-from workflows.tasks import workflows
+from workflows.shipped import workflows
 
 from vino_core.media.sizing import best_grid, crop_to_unit, fit_area
 

@@ -76,3 +76,16 @@ def write_samples(folder: Path) -> None:
             _person(ImageDraw.Draw(frame), width * (0.3 + 0.4 * index / 33), 210, 66)
             container.mux(stream.encode(av.VideoFrame.from_image(frame)))
         container.mux(stream.encode())
+
+
+def write_dataset(folder: Path) -> None:
+    """Write a few of the pictures with captions into `folder`, to train on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    captions = {"person": "a person in flat colours", "hat": "a straw hat in flat colours"}
+    drawings = {"person": (_person, 190, 78), "hat": (_hat, 300, 130)}
+    for name, caption in captions.items():
+        draw_it, top, unit = drawings[name]
+        picture = Image.new("RGB", SIZE, PAPER)
+        draw_it(ImageDraw.Draw(picture), SIZE[0] / 2, top, unit)
+        picture.save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(caption, encoding="utf-8")

@@ -261,8 +261,3 @@ def build(task: Task) -> Workflow:
     with flow.group("Result", "#b06634", width=420):
         _save(flow, task, samples, vae[0])
     return flow
-
-
-def workflows() -> list[Workflow]:
-    """All shipped workflows."""
-    return [build(task) for task in TASKS]
