@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from vino_core.config import ConnectorConfig, MMDiTConfig
 from vino_core.errors import InputError
-from vino_core.mmdit.attention import bfloat16_rows, rotate, sdpa
+from vino_core.mmdit.attention import bfloat16_rows, bfloat16_scores, rotate, sdpa
 from vino_core.mmdit.batch import mixed_velocity, stack
 from vino_core.mmdit.connectors import connect
 from vino_core.mmdit.model import Conditioning, MMDiT
@@ -154,6 +154,22 @@ def test_bfloat16_rows_are_attention() -> None:
     exact = fused(q.double(), k.double(), v.double())
     error = (bfloat16_rows(q, k, v, scores=700 * 300) - exact).pow(2).mean().sqrt()
     assert error < 0.01 * exact.std()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_bfloat16_scores_are_attention_and_its_gradients(padded: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, weight = (torch.randn(2, 3, 90, 32, generator=generator).bfloat16() for _ in range(4))
+    mask = torch.arange(90) < torch.tensor([90, 60])[:, None]
+    mask = mask[:, None, None] if padded else None
+    found = []
+    for attention, dtype in ((fused, torch.float64), (bfloat16_scores, torch.bfloat16)):
+        parts = [x.to(dtype).requires_grad_() for x in (q * 2, k + 1, v)]
+        out = attention(*parts, mask)
+        (out.unflatten(-1, (3, 32)).transpose(1, 2) * weight.to(dtype)).sum().backward()
+        found.append([x.detach().double() for x in (out, *(part.grad for part in parts))])
+    for wanted, result in zip(*found, strict=True):
+        assert (result - wanted).pow(2).mean().sqrt() < 0.015 * wanted.std()
 
 
 @torch.no_grad()

@@ -21,21 +21,55 @@ def without_padding(attention: Attention, present: Tensor) -> Attention:
     return lambda q, k, v, _=None: attention(q, k, v, mask)
 
 
+_SCORES = 1 << 24
+"""How many scores attention on CPUs may hold at a time."""
+
+
 def sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-    """PyTorch's own attention, see `Attention`."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and mask is None and not torch.is_grad_enabled():
-        return bfloat16_rows(q, k, v)
+    """PyTorch's own attention, see `Attention`, but for bfloat16 on CPUs.
+
+    There PyTorch's fused kernel uses no bfloat16 instructions on CPUs without AMX: it is slower than plain matrix
+    products by 3x, its backward pass by 10x.
+    """
+    if _bfloat16_on_cpu(q):
+        batch, count, length, _ = q.shape
+        if batch * count * length * k.shape[2] <= _SCORES:
+            return bfloat16_scores(q, k, v, mask)
+        if mask is None and not torch.is_grad_enabled():
+            return bfloat16_rows(q, k, v)
     return scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def bfloat16_rows(q: Tensor, k: Tensor, v: Tensor, scores: int = 1 << 24) -> Tensor:
-    """Attention of `Attention` by whole rows of scores, at most `scores` of them at a time, for bfloat16 on CPUs.
+def _bfloat16_on_cpu(q: Tensor) -> bool:
+    if q.device.type != "cpu":
+        return False
+    autocast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
+    return autocast or q.dtype == torch.bfloat16
 
-    PyTorch's fused kernel uses no bfloat16 instructions on CPUs without AMX and is then slower than this by 3x.
-    """
+
+def _centred(k: Tensor) -> Tensor:
+    """Keys less their mean, in bfloat16. It moves all scores of a row alike, which softmax ignores; without it the
+    scores round less."""
+    return (k - k.detach().float().mean(dim=2, keepdim=True)).to(torch.bfloat16)
+
+
+def bfloat16_scores(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of `Attention` in bfloat16 with all scores at once; for training, too."""
     batch, count, length, width = q.shape
-    # The mean key moves all scores of a row alike, which softmax ignores; without it the scores round less.
-    keys = (k - k.float().mean(dim=2, keepdim=True)).to(k.dtype).transpose(2, 3)
+    query, value = q.to(torch.bfloat16).flatten(0, 1), v.to(torch.bfloat16).flatten(0, 1)
+    keys = _centred(k).flatten(0, 1).transpose(1, 2)
+    scores = torch.baddbmm(query.new_zeros(()), query, keys, beta=0, alpha=width**-0.5)
+    if mask is not None:
+        scores = scores.unflatten(0, (batch, count)).masked_fill(~mask, -torch.inf).flatten(0, 1)
+    out = torch.bmm(scores.softmax(dim=-1, dtype=torch.float32).to(torch.bfloat16), value)
+    return out.unflatten(0, (batch, count)).transpose(1, 2).flatten(2)
+
+
+def bfloat16_rows(q: Tensor, k: Tensor, v: Tensor, scores: int = _SCORES) -> Tensor:
+    """Attention of `Attention` by whole rows of scores, at most `scores` of them at a time, for bfloat16 on CPUs."""
+    q, v = q.to(torch.bfloat16), v.to(torch.bfloat16)
+    batch, count, length, width = q.shape
+    keys = _centred(k).transpose(2, 3)
     out = q.new_empty(batch, length, count, width)
     rows = max(256, scores // k.shape[2])
     for sample in range(batch):

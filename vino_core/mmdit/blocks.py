@@ -69,6 +69,8 @@ class QKNorm(nn.Module):
         self.key_norm = operations.RMSNorm(width, eps=1e-6, **placement)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        if self.query_norm.weight.dtype == torch.float32:
+            q, k = q.float(), k.float()  # under autocast: PyTorch's fused norm takes no two types
         return self.query_norm(q), self.key_norm(k)
 
 
