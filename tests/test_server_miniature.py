@@ -1,0 +1,91 @@
+"""Every shipped workflow of a task through a real ComfyUI server, with the miniature, on examples of the toy world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from comfy_server import ComfyServer
+from miniature import SYSTEM, TRAINED, write_miniature
+from safetensors.torch import load_file
+from server_graphs import node_id, nodes, with_latent
+from server_media import Saved, assert_alive, read_saved
+from toy_runs import GRAPHS, ToyRun, write_inputs
+
+from vino_core.toyworld.edits import EDITS
+from vino_core.toyworld.plans import ToyExample
+from vino_core.toyworld.scorers import score
+
+RUNS = (
+    ToyRun("vino_text_to_image", "t2i", "two sprites"),
+    ToyRun("vino_text_to_video", "t2v", "one sprite"),
+    ToyRun("vino_image_to_video", "i2v", "motion"),
+    ToyRun("vino_edit_image", "ti2i", "recolour"),
+    ToyRun("vino_edit_image_with_reference", "ti2i_baseimg", "swap"),
+    ToyRun("vino_references_to_video", "ti2v", "2 subjects"),
+    ToyRun("vino_edit_video", "tv2v", "background"),
+    ToyRun("vino_edit_video_with_reference", "tiv2v", "swap"),
+    ToyRun("vino_clone_motion", "tiv2v_clone", "named motion"),
+    ToyRun("vino_clone_camera", "tiv2v_camclone", "named movement"),
+    ToyRun("vino_understand_then_generate", "t2v", "two sprites"),
+)
+PICTURES = [ToyRun("vino_text_to_image", "t2i", "one sprite"), ToyRun("vino_text_to_image", "t2i", "two sprites")]
+PICTURES += [ToyRun("vino_edit_image", "ti2i", kind) for kind in EDITS]
+EACH, FOLLOWED = 3, 0.7
+
+
+@pytest.fixture(scope="module", autouse=True)
+def miniature(server: ComfyServer) -> None:
+    write_miniature(server.models)
+
+
+def moving(run: ToyRun) -> ToyExample:
+    """The first example of a run whose own target would pass as alive."""
+    for toy in run.examples():
+        try:
+            assert_alive(Saved(toy.example.target.numpy(), None))
+        except AssertionError:
+            continue
+        return toy
+    raise AssertionError("examples are endless")
+
+
+def test_no_workflow_is_left_out() -> None:
+    assert sorted(run.workflow for run in RUNS) == sorted(GRAPHS)
+
+
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.workflow)
+def test_workflow_runs(server: ComfyServer, tmp_path: Path, run: ToyRun) -> None:
+    example = moving(run).example
+    files = [server.upload(path) for path in write_inputs(example, tmp_path)]
+    graph = with_latent(run.graph(example, files))
+    result = server.run(graph)
+
+    (file,) = result.files(node_id(graph, "SaveVideo", "SaveImage"))
+    saved = read_saved(file)
+    frames = len(example.target)
+    assert saved.frames.shape == tuple(example.target.shape)
+    assert saved.rate == (None if frames == 1 else SYSTEM.frame_rate)
+    assert_alive(saved)
+    latent = load_file(result.files("latent")[0])["samples"]
+    assert latent.shape == (1, SYSTEM.latent_channels, *SYSTEM.latent_grid(frames, *saved.frames.shape[1:3]))
+    assert latent.isfinite().all()
+    (sampler,) = [*nodes(graph, "VINOSampler"), *nodes(graph, "VINOScheduler")]
+    assert sampler["steps"] == SYSTEM.presets[run.task].steps
+
+    again = server.run(graph)
+    assert sorted(again.cached) == sorted(graph), "an unchanged graph ran again"
+
+
+@pytest.mark.skipif(not TRAINED, reason="the miniature has random weights")
+def test_it_does_what_it_is_asked(server: ComfyServer, tmp_path: Path) -> None:
+    """Far less than it reaches: whole runs through the server, not a measurement (that is `vino eval toy`)."""
+    followed = []
+    for run in PICTURES:
+        for toy, _ in zip(run.examples(), range(EACH), strict=False):
+            files = [server.upload(path) for path in write_inputs(toy.example, tmp_path)]
+            (file,) = server.run(run.graph(toy.example, files)).files()
+            followed.append(score(torch.from_numpy(read_saved(file).frames.copy()), toy).followed)
+    assert np.mean(followed) >= FOLLOWED
