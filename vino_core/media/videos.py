@@ -122,6 +122,17 @@ def read_clip(source: Source, most: int | None = None) -> tuple[Tensor, float]:
     return torch.stack(kept), float(rate)
 
 
+def count_damaged(source: Source) -> tuple[int, int]:
+    """Decode a clip to its end: how many frames came out, and how many of them the decoder calls damaged."""
+    path = usable(source, "video")
+    frames = damaged = 0
+    with _opened(path) as (container, stream):
+        for frame in _decoded(container, stream, path):
+            frames += 1
+            damaged += frame.is_corrupt
+    return frames, damaged
+
+
 def _read_pass(path: Path | Encoded, selections: Sequence[Selection], info: VideoInfo) -> tuple[int, list[Tensor]]:
     """Number of decodable frames (up to the last one needed) and the selections for a clip of `info.frames`."""
     wanted = [list(selection.indices(info.frames)) for selection in selections]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...media.images import read_image
-from ...media.videos import probe, read_clip
+from ...media.videos import count_damaged, probe
 from ...systems import get_system
 from ...systems.base import System
 from ..config import Data, RunConfig, Task
@@ -91,9 +91,11 @@ class Checker:
         media = source.media(index, name)
         if not is_clip(name):
             return 1, *read_image(media).shape[:2]
-        if self.full:
-            return tuple(read_clip(media)[0].shape[:3])
         info = probe(media)
+        if self.full:
+            decoded, damaged = count_damaged(media)
+            if damaged or decoded != info.frames:
+                raise InputError(f"{media}: {decoded} of {info.frames} frames can be decoded, {damaged} are damaged.")
         return info.frames, info.height, info.width
 
 

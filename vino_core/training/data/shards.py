@@ -21,7 +21,7 @@ from typing import Any
 from ...errors import InputError
 from ...media.encoded import Encoded
 from ...media.output import write_text
-from .stored import CLIPS, PICTURES, Row, StoredSource, check_row
+from .stored import CLIPS, PICTURES, Row, StoredSource, check_row, suffix
 
 _INDEX = ".index.json"
 _REFERENCE = re.compile(r"(image|video)(\d+)\.\w+$")
@@ -92,10 +92,10 @@ class _Shard:
     """One archive with the places of its members."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.samples = _samples(path)
         self._file: int | None = None
         self._lock = threading.Lock()
+        self.path = path
+        self.samples = _samples(path)
 
     def read(self, offset: int, size: int) -> bytes:
         if self._file is None:
@@ -148,7 +148,7 @@ def _scan(path: Path) -> list[tuple[str, Members]]:
 def _row(key: str, members: Members, settings: Mapping[str, Any]) -> Row:
     media = PICTURES | CLIPS
     targets = [name for name in members if name.startswith("target.")]
-    targets = targets or [name for name in members if f".{name}" in media]
+    targets = targets or [name for name in members if suffix(name) in media and not _REFERENCE.match(name)]
     if len(targets) != 1:
         raise InputError(f"{len(targets)} targets; each sample has one, such as {key}.target.png.")
     references: dict[str, dict[int, str]] = {"image": {}, "video": {}}

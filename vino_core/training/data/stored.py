@@ -90,8 +90,11 @@ class StoredSource:
     def example(self, index: int) -> Example:
         """Example number `index`; of its target the first `frames` frames at most. Raises InputError when unusable."""
         row = self.row(index)
-        target, fps = self._target(index, row)
-        return self._finish(index, row, target, fps)
+        try:
+            target, fps = self._target(index, row)
+            return self._finish(index, row, target, fps)
+        except InputError as error:
+            raise InputError(f"{row.id}: {error}") from error
 
     def conditions(self, index: int, target: tuple[int, ...]) -> Example:
         """Example number `index` whose target, of a shape that is known, is not read: it is a tensor without data."""
@@ -147,8 +150,13 @@ def usable_frames(count: int, name: str) -> int:
     return (count - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
 
 
+def suffix(name: str) -> str:
+    """ ".png" of a file's name, or of a member's extension, which may be nothing but "png"."""
+    return "." + name.rpartition(".")[2].lower()
+
+
 def is_clip(name: str) -> bool:
-    return Path(name).suffix.lower() in CLIPS
+    return suffix(name) in CLIPS
 
 
 def check_row(row: Row, task: str) -> Row:
@@ -165,7 +173,7 @@ def check_row(row: Row, task: str) -> Row:
         raise InputError("the caption is missing or empty. Write one, or leave the example out.")
     known = PICTURES | CLIPS
     for name in row.media:
-        if Path(name).suffix.lower() not in known:
+        if suffix(name) not in known:
             raise InputError(f"{name}: neither a picture nor a clip by its name. Known: {', '.join(sorted(known))}.")
     if is_clip(row.target) != shape.clip:
         raise InputError(f"target {row.target}: {task} makes a {'clip' if shape.clip else 'picture'}.")

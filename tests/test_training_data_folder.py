@@ -1,0 +1,166 @@
+"""Plain folders with a manifest, and `vino data check`, which lists everything that is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from data_files import clip, data_config, picture, pictures_folder, write_manifest
+
+from vino_core.cli import main
+from vino_core.errors import InputError
+from vino_core.media.videos import read_clip
+from vino_core.systems import get_system
+from vino_core.training.data.check import check_config, check_path
+from vino_core.training.data.folder import FolderSource
+from vino_core.training.feed import Feed
+from vino_core.training.sources import training_sources
+
+
+def edits(folder: Path) -> Path:
+    """One row of each way to have references."""
+    image, other = picture(folder / "in/a.png", 1), picture(folder / "in/b.png", 2, 80, 48)
+    video, target = clip(folder / "clips/v.mp4"), clip(folder / "clips/t.mp4", 11)
+    rows = [
+        {"index": 1, "task": "ti2i", "caption": "edit", "ref_image_paths": [f"in/{other}", f"in/{image}"],
+         "ref_image_have_base": True, "target_path": f"in/{image}"},
+        {"index": "x", "task": "tiv2v", "caption": "", "caption_long": "a long one", "caption_short": "short",
+         "ref_image_paths": [f"in/{image}"], "ref_video_path": f"clips/{video}", "target_path": f"clips/{target}"},
+    ]  # fmt: skip
+    write_manifest(folder, rows)
+    return folder
+
+
+def test_rows_become_examples(tmp_path: Path) -> None:
+    edits(tmp_path)
+    base = FolderSource(tmp_path, "ti2i_baseimg").example(0)
+    assert base.base_image and base.id == "1" and base.prompt == "edit"
+    assert [tuple(image.shape) for image in base.images] == [(48, 80, 3), (64, 64, 3)]
+    assert torch.equal(base.target[0], base.images[1])
+    video = FolderSource(tmp_path / "manifest.jsonl", "tiv2v").example(0)
+    assert video.target.shape == (9, 48, 64, 3) and video.videos[0].shape == (9, 48, 64, 3)
+    assert video.fps == 24
+    assert torch.equal(video.target, read_clip(tmp_path / "clips/t.mp4")[0][:9])
+    assert len(FolderSource(tmp_path, "t2v")) == 0
+
+
+def test_captions_are_chosen_once_for_a_row(tmp_path: Path) -> None:
+    name = picture(tmp_path / "a.png", 1)
+    row = {"task": "t2i", "caption_long": "long", "caption_short": "short", "target_path": name}
+    write_manifest(tmp_path, [{"index": n, **row} for n in range(20)])
+    both = [FolderSource(tmp_path, "t2i").row(n).prompt for n in range(20)]
+    assert both == [FolderSource(tmp_path, "t2i").row(n).prompt for n in range(20)]
+    assert 4 < both.count("long") < 16
+    assert FolderSource(tmp_path, "t2i", captions="short").row(3).prompt == "short"
+
+
+def test_fewer_frames_are_read_than_a_long_clip_has(tmp_path: Path) -> None:
+    write_manifest(tmp_path, [{"index": 1, "task": "t2v", "caption": "a", "target_path": clip(tmp_path / "v.mp4", 17)}])
+    assert len(FolderSource(tmp_path, "t2v", frames=5).example(0).target) == 5
+    assert len(FolderSource(tmp_path, "t2v").example(0).target) == 17
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "line 2: not JSON"),
+        ("[1]", "line 2: a row is an object"),
+        ('{"index": 1, "task": "t2i"}', "target_path missing"),
+        ('{"index": 1, "task": "t3i", "target_path": "a.png"}', "task 't3i' is unknown"),
+        ('{"index": 1, "task": "t2i", "target_path": 3}', "target_path is 3; it must be str"),
+        ('{"index": 1, "task": "t2i", "target_path": "a.png", "target": "b"}', "unknown fields target"),
+        ('{"index": 1, "task": "ti2i", "target_path": "a.png", "ref_image_paths": [2]}', "a list of paths"),
+    ],
+)
+def test_malformed_rows_are_errors_that_name_the_line(tmp_path: Path, line: str, message: str) -> None:
+    folder = pictures_folder(tmp_path, 1)
+    with (folder / "manifest.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=message):
+        FolderSource(folder, "t2i")
+    with pytest.raises(InputError, match="line 2"):
+        FolderSource(folder, "t2i")
+
+
+def test_one_damaged_clip_among_many_is_skipped_and_named(tmp_path: Path) -> None:
+    good = clip(tmp_path / "good.mp4", 5)
+    (tmp_path / "bad.mp4").write_bytes((tmp_path / good).read_bytes()[:300])
+    rows = [{"index": n, "task": "t2v", "caption": "a bar", "target_path": good} for n in range(300)]
+    rows[137]["target_path"] = "bad.mp4"
+    write_manifest(tmp_path, rows)
+    run = data_config(tmp_path, {"t2v": {"weight": 1, "path": str(tmp_path)}}, frames=5)
+    skipped = tmp_path / "skipped.jsonl"
+    feed = Feed(training_sources(run), lambda example, step, number: example.id, seed=0, skipped_file=skipped)
+    assert len(feed.take("t2v", 1, range(300))) == 300
+    assert set(feed.skipped) == {("t2v", 137)}
+    assert skipped.read_text().count("\n") == 1 and "bad.mp4" in skipped.read_text()
+    (finding,) = check_config(run)
+    assert len(finding.problems) == 1 and "example 137 (137)" in finding.problems[0]
+    assert "bad.mp4" in finding.problems[0]
+    assert finding.buckets.counts == {(5, 48, 64): 299}
+
+
+def test_check_lists_every_kind_of_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good, short = picture(tmp_path / "a.png", 5), clip(tmp_path / "short.mp4", 3)
+    picture(tmp_path / "wide.png", 5, 128, 32)
+    (tmp_path / "empty.png").write_bytes(b"")
+    row = {"task": "t2i", "caption": "a"}
+    rows = [
+        {"index": 0, **row, "target_path": good},
+        {"index": 1, **row, "target_path": "gone.png"},
+        {"index": 2, **row, "target_path": "empty.png"},
+        {"index": 3, "task": "t2i", "target_path": good},
+        {"index": 4, "task": "t2v", "caption": "a", "target_path": short},
+        {"index": 5, "task": "ti2i", "caption": "a", "target_path": good},
+        {"index": 6, **row, "target_path": short},
+        {"index": 7, **row, "target_path": "wide.png"},
+        {"index": 0, **row, "target_path": good},
+    ]
+    manifest = write_manifest(tmp_path, rows)
+    with manifest.open("a") as file:
+        file.write("{\n")
+    assert main(["data", "check", str(tmp_path), "--system", "vino-tiny"]) == 1
+    told = capsys.readouterr().out
+    for words in (
+        "line 10: not JSON",
+        "index 0 occurs more than once",
+        "gone.png: there is no such picture",
+        "empty.png: the picture file is empty",
+        "line 4 (index 3): the caption is missing",
+        "short.mp4: 3 frames; a clip to learn from has at least 5",
+        "0 reference pictures; ti2i takes 1 or more",
+        "target short.mp4: t2i makes a picture",
+        "64 x 64       1         2",
+        "128 x 32       1         1",
+    ):
+        assert words in told, words
+
+
+def test_check_of_good_data_leaves_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "check", str(pictures_folder(tmp_path, 3)), "--system", "vino-tiny"]) == 0
+    assert "3 examples, nothing wrong" in capsys.readouterr().out
+
+
+def test_empty_and_missing_data(tmp_path: Path) -> None:
+    run = data_config(tmp_path, {"t2i": {"weight": 1, "path": str(tmp_path / "nothing")}})
+    with pytest.raises(InputError, match="there is no manifest"):
+        training_sources(run)
+    assert "there is no manifest" in check_config(run)[0].problems[0]
+    write_manifest(tmp_path / "nothing", [])
+    with pytest.raises(InputError, match="data.tasks.t2i: there are no examples"):
+        Feed(training_sources(run), lambda example, step, number: example, seed=0)
+    assert "no examples" in check_path(tmp_path / "nothing", get_system("vino"), 4096, 5)[0].problems[0]
+
+
+def test_damage_inside_a_clip_is_found_by_a_full_look(tmp_path: Path) -> None:
+    name = clip(tmp_path / "v.mp4", 17)
+    data = bytearray((tmp_path / name).read_bytes())
+    start = data.index(b"mdat") + 1000
+    data[start : start + 20] = bytes(20)
+    (tmp_path / name).write_bytes(data)
+    write_manifest(tmp_path, [{"index": 1, "task": "t2v", "caption": "a", "target_path": name}])
+    system = get_system("vino")
+    assert not check_path(tmp_path, system, 4096, 17)[0].problems
+    (problem,) = check_path(tmp_path, system, 4096, 17, full=True)[0].problems
+    assert "v.mp4: 17 of 17 frames can be decoded, 1 are damaged" in problem

@@ -1,0 +1,145 @@
+"""WebDataset shards: written without loss, read by number, and what is wrong with them is said."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from vino_core.errors import InputError
+from vino_core.toyworld.tasks import ToySource
+from vino_core.training.data import shard_writing
+from vino_core.training.data.shard_writing import write_shards
+from vino_core.training.data.shards import ShardSource
+from vino_core.training.feed import Feed
+
+
+def tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+def png(value: int = 90) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (32, 48), (value, 20, 30)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("task", ["t2i", "ti2i_baseimg", "tiv2v"])
+def test_what_is_written_is_read_by_number(tmp_path: Path, task: str) -> None:
+    toy = ToySource(task, seed=3, frames=5)
+    write_shards(tmp_path, toy, 7, per_shard=3)
+    source = ShardSource(tmp_path, task)
+    assert len(source) == 7
+    for index in (6, 0, 3, 2):
+        made, read = toy.example(index), source.example(index)
+        assert (read.id, read.task, read.prompt, read.fps) == (made.id, task, made.prompt, made.fps)
+        assert read.base_image == made.base_image
+        assert torch.equal(read.target, made.target)
+        assert len(read.images) == len(made.images) and len(read.videos) == len(made.videos)
+        for one, other in zip((*read.images, *read.videos), (*made.images, *made.videos), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_the_same_examples_are_the_same_bytes(tmp_path: Path) -> None:
+    files = [write_shards(tmp_path / name, ToySource("tv2v", frames=5), 2)[0].read_bytes() for name in "ab"]
+    assert files[0] == files[1]
+
+
+def test_the_webdataset_library_reads_them(tmp_path: Path) -> None:
+    import webdataset
+
+    toy = ToySource("ti2i", seed=1)
+    paths = write_shards(tmp_path, toy, 3)
+    samples = list(webdataset.WebDataset([str(path) for path in paths], shardshuffle=False).decode("rgb8"))
+    assert [sample["json"]["prompt"] for sample in samples] == [toy.example(n).prompt for n in range(3)]
+    assert (samples[1]["target.png"] == toy.example(1).target[0].numpy()).all()
+
+
+def test_an_interrupted_command_goes_on_and_leaves_no_halves(tmp_path: Path) -> None:
+    class Stopped(ToySource):
+        def example(self, index: int):  # noqa: ANN202
+            if index == 4:
+                raise KeyboardInterrupt
+            return super().example(index)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_shards(tmp_path, Stopped("t2i"), 6, per_shard=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["t2i-00000000-00000003.tar"]
+    before = (tmp_path / "t2i-00000000-00000003.tar").stat().st_mtime_ns
+    write_shards(tmp_path, ToySource("t2i"), 6, per_shard=3)
+    assert (tmp_path / "t2i-00000000-00000003.tar").stat().st_mtime_ns == before
+    assert len(ShardSource(tmp_path, "t2i")) == 6
+
+
+def test_other_options_do_not_mix_into_a_folder(tmp_path: Path) -> None:
+    write_shards(tmp_path, ToySource("t2i"), 4, per_shard=2)
+    with pytest.raises(InputError, match="other options"):
+        write_shards(tmp_path, ToySource("t2i", seed=1), 4, per_shard=2)
+    with pytest.raises(InputError, match="is no part of this"):
+        write_shards(tmp_path, ToySource("t2i"), 5, per_shard=5)
+
+
+def test_a_shard_that_changed_is_looked_at_again(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar", {"1.png": png(), "1.txt": b"one"})
+    assert len(ShardSource(tmp_path, "t2i")) == 1
+    tar(path, {"1.png": png(), "1.txt": b"one", "2.png": png(7), "2.txt": b"two"})
+    source = ShardSource(tmp_path, "t2i")
+    assert [source.example(n).prompt for n in range(2)] == ["one", "two"]
+    assert source.example(1).target[0, 0, 0, 0] == 7
+
+
+def test_broken_samples_are_replaced_and_named(tmp_path: Path) -> None:
+    good = png()
+    members = {}
+    for n in range(20):
+        members |= {f"{n:02d}.jpg": good, f"{n:02d}.txt": b"a picture"}
+    members["07.jpg"] = good[:60]
+    del members["11.txt"]
+    tar(tmp_path / "a.tar", members)
+    feed = Feed({"t2i": ShardSource(tmp_path, "t2i")}, lambda example, step, number: example, seed=0)
+    taken = feed.take("t2i", 1, range(20))
+    assert len(taken) == 20 and not {"07", "11"} & {example.id for example in taken}
+    assert set(feed.skipped) == {("t2i", 7), ("t2i", 11)}
+    assert "a.tar, 07.jpg" in feed.skipped["t2i", 7]
+    assert "caption is missing" in feed.skipped["t2i", 11]
+
+
+def test_samples_without_what_their_task_needs_say_so(tmp_path: Path) -> None:
+    tar(tmp_path / "a.tar", {"1.target.png": png(), "1.image2.png": png(), "1.json": b'{"prompt": "x"}',
+                             "2.target.png": png(), "2.json": b'{"prompt": "x"}', "3.json": b"{"})  # fmt: skip
+    source = ShardSource(tmp_path, "ti2i")
+    for index, message in enumerate(["must count 1, 2, 3", "0 reference pictures; ti2i takes 1 or more", "not JSON"]):
+        with pytest.raises(InputError, match=message):
+            source.example(index)
+
+
+def test_no_shards_and_damaged_ones(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there are no shards"):
+        ShardSource(tmp_path, "t2i")
+    (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
+    with pytest.raises(InputError, match="a.tar: not a whole, uncompressed tar"):
+        ShardSource(tmp_path, "t2i")
+
+
+def test_a_full_disk_leaves_what_was_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(tmp_path, ToySource("t2i"), 2, per_shard=2)
+    kept = (tmp_path / "t2i-00000000-00000002.tar").read_bytes()
+
+    def full(example: object) -> dict[str, bytes]:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shard_writing, "_is_of", lambda *arguments: True)
+    monkeypatch.setattr(shard_writing, "members", full)
+    with pytest.raises(InputError, match="cannot be written .No space left.*Free some space"):
+        write_shards(tmp_path, ToySource("t2i"), 4, per_shard=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["t2i-00000000-00000002.tar"]
+    assert (tmp_path / "t2i-00000000-00000002.tar").read_bytes() == kept
