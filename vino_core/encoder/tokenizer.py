@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import InputError
@@ -13,14 +15,15 @@ def tokenizer_from_json(text: str, source: object) -> Any:
 
     Raises InputError, naming `source`, when the text is damaged.
     """
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    try:
-        backend = Tokenizer.from_str(text)
-    except Exception as error:  # the library raises no narrower type
-        raise InputError(f"{source}: its tokenizer cannot be read ({error}). Download the file again.") from error
-    return PreTrainedTokenizerFast(tokenizer_object=backend, clean_up_tokenization_spaces=False)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "tokenizer.json"
+        file.write_text(text, encoding="utf-8")
+        try:
+            return PreTrainedTokenizerFast(tokenizer_file=str(file), clean_up_tokenization_spaces=False)
+        except Exception as error:  # the library raises no narrower type
+            raise InputError(f"{source}: its tokenizer cannot be read ({error}). Download the file again.") from error
 
 
 def plain_tokenizer(tokenizer: Any) -> Callable[[str], list[int]]:
