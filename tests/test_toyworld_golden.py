@@ -37,7 +37,7 @@ def words(source: ToySource) -> str:
 
 
 def pixels(example: Example) -> list[float]:
-    """Means over 16 parts of the picture and three channels, later pictures and frames counting more than early ones."""
+    """Means over 16 parts of the picture and three channels; later pictures and frames count more than early ones."""
     frames = torch.cat([*(image[None] for image in example.images), *example.videos, example.target]).float()
     weights = torch.arange(1, len(frames) + 1, dtype=torch.float32)
     mixed = (frames * (weights / weights.sum())[:, None, None, None]).sum(0)

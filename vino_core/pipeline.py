@@ -110,7 +110,7 @@ class Pipeline:
         shape = self.system.latent_grid(request.frames, request.height, request.width)
         if noise is None:
             noise = initial_noise((1, self.system.latent_channels, *shape), request.seed)
-        guidance = self._guidance()
+        guidance = self.guidance()
         dtype = self.model.img_in.proj.weight.dtype
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
@@ -138,7 +138,8 @@ class Pipeline:
     def _for_model(self, tensor: Tensor) -> Tensor:
         return tensor.to(device=self.device, dtype=self.model.img_in.proj.weight.dtype)
 
-    def _guidance(self) -> Tensor | None:
+    def guidance(self) -> Tensor | None:
+        """The MMDiT's second scalar input [1], or None where the system has none."""
         if self.system.guidance_input is None:
             return None
         return torch.tensor([self.system.guidance_input], device=self.device)

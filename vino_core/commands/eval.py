@@ -27,11 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--frames", type=int, default=9, help="frames of the clips, 4n+1 (default: 9)")
     what.add_argument("--seed", type=int, default=0, help="of the examples and of the noise (default: 0)")
     how = parser.add_argument_group("how results are made")
-    how.add_argument("--steps", type=int, default=20)
-    how.add_argument("--text-scale", type=float, default=2.0)
-    how.add_argument("--image-scale", type=float, default=1.0)
-    how.add_argument("--shift", type=float, default=5.0)
+    how.add_argument("--steps", type=int, default=8, help="default: 8, which suffice for this world")
+    how.add_argument("--text-scale", type=float, default=2.0, help="text guidance; 1 or less: off (default: 2)")
+    how.add_argument("--image-scale", type=float, default=1.0, help="image guidance; 1 or less: off (default: 1)")
+    how.add_argument("--shift", type=float, default=2.0, help="of the noise levels (default: 2)")
     how.add_argument("--negative", default="", help="negative prompt (default: none)")
+    how.add_argument("--batch", type=int, default=32, help="results that are made together (default: 32)")
     parts = add_file_arguments(parser)
     parts.add_argument("--out", type=Path, default=Path("output/eval_toy"), help="default: output/eval_toy")
     add_machine_arguments(parser)
@@ -75,7 +76,13 @@ def run(arguments: argparse.Namespace) -> int:
             size=arguments.size,
             frames=arguments.frames,
             captions=arguments.captions,
-            settings={**vars(settings), "model": arguments.model.name, "tokens": arguments.tokens.name},
+            batch=arguments.batch,
+            settings={
+                **vars(settings),
+                "system": system.name,
+                "model": arguments.model.name,
+                "tokens": arguments.tokens.name,
+            },
             progress=lambda done, total: bar.update(done - bar.n),
         )
     report = arguments.out / "report.json"

@@ -6,7 +6,7 @@ Nothing is learned. A candidate is drawn, its pixels are compared, and the best 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations, product
@@ -17,13 +17,16 @@ from numpy.typing import NDArray
 from .backgrounds import BACKGROUNDS, paint_background
 from .draw import coverage, paint_sprite
 from .sampling import contrast
-from .styles import apply_style, mosaic
+from .styles import MOSAIC, apply_style, mosaic
 from .world import SIZES, Appearance, Scene, Sprite, Style, View, appearance
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
 _STEPS = 6
+_NUDGES = sorted(product((0.0, -0.5, 0.5, -1.0, 1.0), repeat=2), key=lambda nudge: math.hypot(*nudge))
+_FITS = 15.0
+"""Error (0..255) of a surface that needs no better place."""
 _CLIPPED = 60.0
 """Errors count up to this much per pixel, so that a few wrong pixels do not decide about all the others."""
 
@@ -45,6 +48,14 @@ class Frame:
     scene: Scene
     time: float
     found: dict[int, Found] = field(default_factory=dict)
+    _known: dict[tuple, Flags] = field(default_factory=dict)
+
+    def flags(self, make: Callable[..., Flags], *key: Hashable) -> Flags:
+        """`make(self, *key)`, made once."""
+        name = (make, *key)
+        if name not in self._known:
+            self._known[name] = make(self, *key)
+        return self._known[name]
 
     @property
     def size(self) -> int:
@@ -127,7 +138,7 @@ def locate(frame: Frame, index: int) -> Found:
     expected, size = frame.expected(index), frame.size
     sprite = frame.scene.sprites[index]
     rows, columns = np.mgrid[0:size, 0:size].astype(np.float32) + np.float32(0.5)
-    own = frame.foreground & ~_others(frame, index)
+    own = frame.foreground & ~frame.flags(_others, index)
     seen = expected
     ratio = 0.0
     for _ in range(_STEPS):
@@ -143,6 +154,9 @@ def locate(frame: Frame, index: int) -> Found:
         if abs(dx) + abs(dy) < 0.1 / size:
             break
     error = float(np.hypot(seen.x - expected.x, seen.y - expected.y))
+    if frame.scene.style.kind == "mosaic" and error < 0.75 / MOSAIC:
+        # Blocks tell a place no better than this, and another place changes all their colours.
+        seen = expected
     return Found(seen, error, bool(0.4 < ratio < 2.5))
 
 
@@ -184,11 +198,15 @@ def aligned(frame: Frame, index: int, shape: str, radius: float) -> Appearance:
 
 def around(frame: Frame, index: int, radius: float) -> Flags:
     """The disc around a found sprite in which one of a radius would lie, without the other sprites."""
-    found, size = frame.found[index].seen, frame.size
-    reach = (1.35 * max(radius, found.radius) + 0.06) * size
+    found = frame.found[index].seen
+    return frame.flags(_disc, index, found.x, found.y, 1.35 * max(radius, found.radius) + 0.06)
+
+
+def _disc(frame: Frame, index: int, x: float, y: float, reach: float) -> Flags:
+    size = frame.size
     rows, columns = np.ogrid[0:size, 0:size]
-    window = np.hypot(columns + 0.5 - found.x * size, rows + 0.5 - found.y * size) < reach
-    return window & ~_others(frame, index)
+    window = np.hypot(columns + 0.5 - x * size, rows + 0.5 - y * size) < reach * size
+    return window & ~frame.flags(_others, index)
 
 
 def _centroid(weights: Floats) -> tuple[float, float]:
@@ -209,12 +227,14 @@ def _error_inside(frame: Frame, index: int, sprite: Sprite, seen: Appearance) ->
 
 def refined(frame: Frame, index: int) -> Found:
     """A found sprite moved by up to a pixel to where its own surface fits best, which its outline cannot tell."""
-    found = frame.found[index]
-    steps = sorted(product((0.0, -0.5, 0.5, -1.0, 1.0), repeat=2), key=lambda step: math.hypot(*step))
+    found, sprite = frame.found[index], frame.scene.sprites[index]
+    if not found.is_there or _error_inside(frame, index, sprite, found.seen) < _FITS:
+        return found
     places = [
-        replace(found, seen=found.seen._replace(x=found.seen.x + dx / 64, y=found.seen.y + dy / 64)) for dx, dy in steps
+        replace(found, seen=found.seen._replace(x=found.seen.x + dx / 64, y=found.seen.y + dy / 64))
+        for dx, dy in _NUDGES
     ]
-    return min(places, key=lambda place: _error_inside(frame, index, frame.scene.sprites[index], place.seen))
+    return min(places, key=lambda place: _error_inside(frame, index, sprite, place.seen))
 
 
 def turned_error(frame: Frame, index: int, turn: float) -> float:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +50,7 @@ KEPT = 28.0
 MOST_DECIBELS = 60.0
 """Equal pixels count as this much, so that a mean over examples exists."""
 _DISTRACTORS = 6
+_LIKELY = 6
 _INDISTINCT = 2.0
 """A difference of errors (0..255) that noise may make."""
 
@@ -95,6 +97,10 @@ def score(result: Tensor, toy: ToyExample) -> Score:
         for index in range(len(scene.sprites)):
             frame.found[index] = reading.locate(frame, index)
     keys = frames if len(frames) == 1 else [frames[0], frames[len(frames) // 2], frames[-1]]
+    for frame in keys:
+        for index, sprite in enumerate(scene.sprites):
+            if sprite.texture.kind != "plain":
+                frame.found[index] = reading.refined(frame, index)
 
     checks = _scene_checks(keys)
     readers = [_Reader(keys, index) for index in range(len(scene.sprites))]
@@ -108,9 +114,6 @@ def score(result: Tensor, toy: ToyExample) -> Score:
         checks["motion"] = motion
     identity = confused = like = None
     subjects = [reader for reader in readers if reader.sprite.texture.is_pattern]
-    for reader in subjects:
-        for frame in keys:
-            frame.found[reader.index] = reading.refined(frame, reader.index)
     if subjects:
         verdicts = [_surface_verdict(reader, plan) for reader in subjects]
         likes = [float(np.mean([reading.likeness(frame, one.index) for frame in keys])) for one in subjects]
@@ -222,10 +225,7 @@ def _sprite_checks(reader: _Reader) -> dict[str, bool]:
     sprite = reader.sprite
     if not reader.is_there:
         return {name: False for name in ("found", "shape", "size", "colour", "texture", "place")}
-    shape, size = min(
-        ((shape, size) for shape in SHAPES for size in SIZES),
-        key=lambda option: reader.outline_error(reader.keys, option[0], SIZES[option[1]] / sprite.radius),
-    )
+    shape, size = _outline(reader)
     checks = {
         "found": True,
         "shape": shape == sprite.shape,
@@ -237,6 +237,18 @@ def _sprite_checks(reader: _Reader) -> dict[str, bool]:
         checks["colour"] = shown.colour == sprite.colour and error < SURFACE_LIMIT
         checks["texture"] = shown.texture == sprite.texture
     return checks
+
+
+def _outline(reader: _Reader) -> tuple[str, str]:
+    """The shape and size that fit best."""
+
+    def misfit(option: tuple[str, str], keys: Sequence[Frame]) -> float:
+        return reader.outline_error(keys, option[0], SIZES[option[1]] / reader.sprite.radius)
+
+    errors = {option: misfit(option, reader.keys[:1]) for option in product(SHAPES, SIZES)}
+    # What is far off in the first frame is not tried in the others.
+    likely = sorted(errors, key=errors.__getitem__)[:_LIKELY]
+    return min(likely, key=lambda option: errors[option] + misfit(option, reader.keys[1:]))
 
 
 def _surface_verdict(reader: _Reader, plan: Plan) -> str:
