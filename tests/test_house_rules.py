@@ -238,7 +238,7 @@ def test_versions_agree() -> None:
     assert project()["version"] == __version__
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/training.md"])
 def test_links_between_files_lead_somewhere(page: str) -> None:
     path = ROOT / page
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text())
