@@ -133,6 +133,8 @@ class VINOTrainLora(io.ComfyNode):
                     default=0,
                     min=0,
                     max=2**63 - 1,
+                    # Another seed after each run would make another run of it, which begins at step 0.
+                    control_after_generate=False,
                     tooltip="Fixes the LoRA's first values, the order of the examples and the noise.",
                 ),
                 io.Combo.Input(
@@ -149,7 +151,8 @@ class VINOTrainLora(io.ComfyNode):
             ],
             outputs=[
                 LoraType.Output(display_name="lora", tooltip="The trained LoRA, for Load LoRA Model."),
-                io.Combo.Output(
+                # The lists of files that loaders take are types of their own, which only this type fits.
+                io.AnyType.Output(
                     display_name="lora_name", tooltip="Its file in models/loras, for lora_name of LoraLoaderModelOnly."
                 ),
                 io.Image.Output(display_name="loss_plot", tooltip="The loss of every step and its average."),

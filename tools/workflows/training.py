@@ -49,7 +49,7 @@ def train_lora() -> Workflow:
         options = {"lora_name": "vino_lora", "steps": 1000, "learning_rate": 1e-4, "rank": 16, "resolution": 512}
         options |= {"length": 33, "batch_size": 1, "grad_accumulation_steps": 1, "dropout": 0.1, "seed": 0}
         options |= {"training_dtype": "bf16", "gradient_checkpointing": True}
-        trained = flow.add("VINOTrainLora", {"model_name": MODEL_FILE, **wires, **options}, height=820)
+        trained = flow.add("VINOTrainLora", {"model_name": MODEL_FILE, **wires, **options}, height=720)
 
     with flow.group("Try it: model with the LoRA", "#88A"):
         model = flow.add("VINOModelLoader", {"model_name": MODEL_FILE, "weight_dtype": "default"})
