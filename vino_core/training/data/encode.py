@@ -183,7 +183,7 @@ class PieceEncoder:
                 examples[str(number)] = (shape, len(pixels) - 1)
         for names, batch in _batches(clips):
             for name, latents in zip(names, self._latents(batch), strict=True):
-                tensors[name] = latents
+                tensors[name] = latents.contiguous()  # the VAE may leave the channels innermost
         # One entry: several would be written in an order that changes from run to run.
         metadata = {"vino": json.dumps({"examples": examples, "skipped": skipped})}
         with write_aside(path) as file:
