@@ -11,11 +11,12 @@ import torch
 from checkpoint_files import convert_miniature
 from paths import GOLDENS, ROOT
 from safetensors.torch import load_file, save_file
+from tiny_weights import write_tiny_weights
 
 from vino_core.checkpoints.files import save_tokens
 from vino_core.cli import main
 from vino_core.doctor import packages
-from vino_core.doctor.inventory import missing_kinds, take_inventory, width_conflicts
+from vino_core.doctor.inventory import FOLDERS, missing_kinds, take_inventory, width_conflicts
 from vino_core.doctor.memory import JOBS, activation_bytes, parameters, tokens, verdict
 from vino_core.systems.vino import VINO
 
@@ -79,6 +80,18 @@ def test_flat_folder(models: Path, tmp_path: Path) -> None:
     flat.mkdir()
     (models / "diffusion_models" / "vino_fp32.safetensors").rename(flat / "vino_fp32.safetensors")
     assert [entry.kind for entry in take_inventory(flat)[0]] == ["model"]
+
+
+def test_a_folder_of_the_miniature(tmp_path: Path) -> None:
+    names = {name: f"{name}.safetensors" for name in ("model", "tokens", "text_encoder", "vae")}
+    write_tiny_weights(tmp_path, system="vino-tiny", names=names)
+    found, problems = take_inventory(tmp_path)
+    assert {entry.kind: entry.details.partition(",")[0] for entry in found} == {kind: "vino-tiny" for kind in FOLDERS}
+    assert problems == width_conflicts(found) == missing_kinds(found) == []
+
+    vae = tmp_path / "vae.safetensors"
+    save_file(load_file(vae), vae)  # as Wan's own, which names no system
+    assert missing_kinds(take_inventory(tmp_path)[0]) == ["vae"]
 
 
 @pytest.mark.parametrize("option", ["--comfyui", "--models"])

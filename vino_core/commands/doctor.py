@@ -124,7 +124,10 @@ def _file_lines(files: dict[str, Any]) -> Iterator[str]:
 
 
 def _need_lines(needs: dict[str, Any]) -> Iterator[str]:
-    yield f"Memory for one step on {needs['device']} (weights exact, activations estimated; text encoder and VAE apart)"
+    yield (
+        f"Memory for one step of published VINO on {needs['device']} (weights exact, activations estimated; text "
+        "encoder and VAE apart)"
+    )
     rows = [
         (row["job"], row["dtype"], _gigabytes(row["weights"]), _gigabytes(row["activations"]), row["verdict"])
         for row in needs["rows"]

@@ -31,6 +31,8 @@ _MARKS = {
 }
 _QWEN_WIDTH = "model.visual.merger.linear_fc2.weight"
 _VAE_ENTRY = "decoder.conv_in.conv.weight"
+_WAN_ENTRY = "decoder.conv1.weight"
+"""Of a VAE in Wan 2.1's layout. Wan's own is another model's: only one that names a system is meant."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def _identify(header: Header) -> str | None:
             return kind
     if TOKENS in shapes and len(shapes) == 1:
         return "tokens"
+    if _WAN_ENTRY in shapes and "system" in header.metadata:
+        return "vae"
     entry = shapes.get(_VAE_ENTRY, ())
     return "vae" if len(entry) == 5 and entry[1] == 16 else None
 
@@ -93,8 +97,13 @@ def _describe(kind: str, header: Header) -> tuple[str, int | None]:
         return f"{system}, {count} x {width}", width
     if kind == "text encoder":
         width = shapes[_QWEN_WIDTH][0]
-        return f"Qwen3-VL, width {width}", width
-    return "HunyuanVideo", None
+        return _of_system(header, f"Qwen3-VL, width {width}"), width
+    return _of_system(header, "HunyuanVideo" if _VAE_ENTRY in shapes else "in Wan 2.1's layout"), None
+
+
+def _of_system(header: Header, details: str) -> str:
+    """`details` behind the system that the file names, if it does: files of others name none."""
+    return f"{header.metadata['system']}, {details}" if "system" in header.metadata else details
 
 
 def inspect_file(path: Path) -> Found | None:
