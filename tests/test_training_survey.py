@@ -7,11 +7,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from data_files import data_config
 from media_files import moving_bar, write_clip
 from PIL import Image
 
+from vino_core.cli import main
 from vino_core.errors import InputError
+from vino_core.training.config import RunConfig
 from vino_core.training.data.captioned import CaptionedSource
+from vino_core.training.sources import training_sources
 from vino_core.training.survey import Chosen, folder_sources, survey
 
 
@@ -104,3 +108,16 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "manifest.jsonl").write_text("")
     with pytest.raises(InputError, match="has no rows"):
         survey(tmp_path)
+
+
+def test_runs_and_checks_read_such_a_folder_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_config(folder)
+    assert len(training_sources(config)["t2i"]) == 3
+    with pytest.raises(InputError, match="ti2i has references"):
+        training_sources(tmp_config(folder, "ti2i"))
+    assert main(["data", "check", str(folder), "--system", "vino-tiny"]) == 0
+    assert "3 examples, nothing wrong" in capsys.readouterr().out
+
+
+def tmp_config(folder: Path, task: str = "t2i") -> RunConfig:
+    return data_config(folder, {task: {"weight": 1, "path": str(folder)}})

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..media.images import read_image
-from ..media.videos import probe
 from .data.captioned import TASKS as CAPTIONED
 from .data.captioned import CaptionedSource
+from .data.check import open_media
 from .data.folder import FolderSource
 from .data.manifest import NAME
-from .data.stored import StoredSource, is_clip
+from .data.stored import StoredSource, is_clip, usable_frames
 from .example import TASKS, Example
 
 Size = tuple[int, int]
@@ -106,14 +105,10 @@ def survey(folder: Path) -> Survey:
 
 
 def _look(source: StoredSource, index: int) -> Size:
-    """Size of the target. Raises InputError for a file that cannot be read; of clips the beginning is."""
-    sizes = []
-    for name in source.row(index).media:
-        media = source.media(index, name)
-        if is_clip(name):
-            info = probe(media)
-            sizes.append((info.width, info.height))
-        else:
-            height, width, _ = read_image(media).shape
-            sizes.append((width, height))
-    return sizes[0]
+    """Size of the target. Raises InputError for a file that cannot be used."""
+    row = source.row(index)
+    sizes = [open_media(source, index, name) for name in row.media]
+    frames, height, width = sizes[0]
+    if is_clip(row.target):
+        usable_frames(frames, row.target)
+    return width, height

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InputError
+from .manifest import NAME
 from .stored import CLIPS, PICTURES, Row, StoredSource, check_row, is_clip
 
 TASKS = ("t2i", "t2v")
@@ -13,12 +14,15 @@ TASKS = ("t2i", "t2v")
 class CaptionedSource(StoredSource):
     """The pictures (`name` "t2i") or clips ("t2v") of a folder and its subfolders, in the order of their names.
 
-    The caption of `cat.png` is what `cat.txt` says. Raises InputError when the folder is not there. What is wrong with
-    a file or its caption is said when it is read.
+    The caption of `cat.png` is what `cat.txt` says. Raises InputError when the folder is not there, and for a task with
+    references. What is wrong with a file or its caption is said when it is read.
     """
 
     def __init__(self, path: str | Path, name: str, frames: int | None = None) -> None:
         super().__init__(name, Path(path), frames)
+        if name not in TASKS:
+            raise InputError(f"{path}: pictures and clips with captions are for {', '.join(TASKS)}; {name} has "
+                             f"references, which only a {NAME} can name.")  # fmt: skip
         self._names = [media for media in media_files(self.place) if is_clip(media) == (name == "t2v")]
 
     def __len__(self) -> int:
@@ -46,6 +50,11 @@ class CaptionedSource(StoredSource):
             return path.stat().st_size
         except OSError as error:
             raise InputError(f"{path}: there is no such file any more ({error.strerror}).") from error
+
+
+def is_captioned(path: Path) -> bool:
+    """Whether `path` is a folder of this kind: pictures or clips and no manifest."""
+    return path.is_dir() and not (path / NAME).is_file() and bool(media_files(path))
 
 
 def media_files(folder: Path) -> list[str]:

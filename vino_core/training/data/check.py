@@ -19,6 +19,8 @@ from ..config import Data, RunConfig, Task
 from ..example import TASKS
 from ..prepare import fitted
 from .buckets import Buckets
+from .captioned import TASKS as CAPTIONED
+from .captioned import CaptionedSource, is_captioned
 from .folder import FolderSource
 from .latents import LatentSource, cache_root, cache_settings
 from .manifest import find_manifest, manifest_rows
@@ -76,7 +78,7 @@ class Checker:
         try:
             row = source.row(index)
             where = f"{source.place}, example {index} ({row.id})"
-            sizes = [self._open(source, index, name) for name in row.media]
+            sizes = [open_media(source, index, name, self.full) for name in row.media]
             frames, height, width = sizes[0]
             if is_clip(row.target):
                 frames = usable_frames(min(frames, source.frames or frames), row.target)
@@ -86,17 +88,19 @@ class Checker:
         except InputError as error:
             return f"{where}: {error}"
 
-    def _open(self, source: StoredSource, index: int, name: str) -> tuple[int, int, int]:
-        """Frames, height and width of one file."""
-        media = source.media(index, name)
-        if not is_clip(name):
-            return 1, *read_image(media).shape[:2]
-        info = probe(media)
-        if self.full:
-            decoded, damaged = count_damaged(media)
-            if damaged or decoded != info.frames:
-                raise InputError(f"{media}: {decoded} of {info.frames} frames can be decoded, {damaged} are damaged.")
-        return info.frames, info.height, info.width
+
+def open_media(source: StoredSource, index: int, name: str, full: bool = False) -> tuple[int, int, int]:
+    """Frames, height and width of one of a row's files. Raises InputError when it cannot be read; of a clip the first
+    frame is, or with `full` every one."""
+    media = source.media(index, name)
+    if not is_clip(name):
+        return 1, *read_image(media).shape[:2]
+    info = probe(media)
+    if full:
+        decoded, damaged = count_damaged(media)
+        if damaged or decoded != info.frames:
+            raise InputError(f"{media}: {decoded} of {info.frames} frames can be decoded, {damaged} are damaged.")
+    return info.frames, info.height, info.width
 
 
 def check_config(run: RunConfig, full: bool = False, progress: Progress = lambda done, total: None) -> list[Finding]:
@@ -134,7 +138,10 @@ def check_path(
     full: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> list[Finding]:
-    """A folder with a manifest, or shards, of whatever tasks are in it; `task` says what shards are that do not."""
+    """A folder with a manifest or with captions beside its files, or shards, of whatever tasks are in it.
+
+    `task` says what shards are that do not.
+    """
     shards = path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
     if shards:
         name = task or _task_of_shards(path)
@@ -151,6 +158,8 @@ def check_path(
 
 
 def _folder(path: Path, frames: int) -> tuple[list[StoredSource], list[str]]:
+    if is_captioned(path):
+        return [source for name in CAPTIONED if len(source := CaptionedSource(path, name, frames))], []
     manifest = find_manifest(path)
     names: set[str] = set()
     seen: Counter[str] = Counter()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ...errors import InputError
 from ..config import RunConfig
+from .captioned import CaptionedSource, is_captioned
 from .folder import FolderSource
 from .shards import ShardSource
 from .stored import StoredSource
@@ -17,4 +20,6 @@ def stored_source(run: RunConfig, name: str, path: str | None) -> StoredSource:
     frames = task.frames or run.data.frames
     if task.source == "shards":
         return ShardSource(path, name, frames)
+    if is_captioned(Path(path)):
+        return CaptionedSource(path, name, frames)
     return FolderSource(path, name, frames, task.captions)
