@@ -10,10 +10,10 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..vino_core.checkpoints.files import load_tokens, made_for, open_model
+from ..vino_core.checkpoints.files import SAVED, load_tokens, made_for, open_model
 from ..vino_core.checkpoints.header import FP8, TensorInfo, read_header
 from ..vino_core.errors import InputError
-from .comfy.registration import CONFIG, MARK
+from .comfy.registration import MARK
 from .comfy.text_encoder import load_text_encoder
 from .types import LearnableTokens, TokensType
 
@@ -73,7 +73,7 @@ class VINOModelLoader(io.ComfyNode):
         names = read_header(path).tensors
         _check_scales(model_name, names)
         # Names and shapes of what ComfyUI saved or quantised itself are its own to judge.
-        own = any(name.endswith((".comfy_quant", ".scale_weight", ".weight_scale", CONFIG)) for name in names)
+        own = any(name.endswith((".comfy_quant", ".scale_weight", ".weight_scale", *SAVED.values())) for name in names)
         if not (own and any(name.endswith(MARK) for name in names)):
             open_model(path)
         return io.NodeOutput(comfy.sd.load_diffusion_model(path, model_options=dict(_WEIGHT_DTYPES[weight_dtype])))

@@ -17,7 +17,7 @@ from comfy_runs import given_references, learnable_tokens, nodes
 from paths import GOLDENS
 from safetensors.torch import save_file
 
-from vino_core.checkpoints.files import save_tokens
+from vino_core.checkpoints.files import load_mmdit, made_for, save_tokens
 from vino_core.systems.vino_tiny import VINO_TINY
 
 AUTO, LAST = {"size": "auto"}, {"size": "last image"}
@@ -175,6 +175,9 @@ def test_the_models_file_decides_its_system(tiny_model: Path, tiny_clip: Any, tm
 
     branches = conditioning(tiny_clip, references(AUTO, clip=TINY)[0], "vino-tiny")
     assert torch.equal(sampled(model, branches), sampled(saved, branches))
+    headless, name = load_mmdit(tmp_path / "saved.safetensors")
+    assert name == "vino-tiny" == made_for(tmp_path / "saved.safetensors").name
+    assert headless.config.to_json() == model.model.diffusion_model.config.to_json()
 
 
 def test_a_model_of_another_system_is_refused(tiny_clip: Any) -> None:

@@ -18,16 +18,13 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-from ...vino_core.checkpoints.files import infer_mmdit_config
+from ...vino_core.checkpoints.files import SAVED, infer_mmdit_config, saved_metadata
 from ...vino_core.systems import system_of
 from .lora import lora_keys
 from .model import VINO
 
 MARK = "connector_vae_branch.mlp.0.weight"
 """A weight that only VINO has."""
-
-CONFIG, SYSTEM = "vino_config", "vino_system"
-"""The model's config as JSON text and the name of its system, as bytes, in files that ComfyUI's own nodes saved."""
 
 
 class SupportedVINO(comfy.supported_models_base.BASE):
@@ -52,12 +49,12 @@ class SupportedVINO(comfy.supported_models_base.BASE):
         return False
 
     def process_unet_state_dict(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: tensor for name, tensor in state_dict.items() if name not in (CONFIG, SYSTEM)}
+        return {name: tensor for name, tensor in state_dict.items() if name not in SAVED.values()}
 
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """ComfyUI's saving nodes write no metadata of ours, so dimensions and system go along as tensors."""
-        texts = {CONFIG: self.unet_config["config"].to_json(), SYSTEM: self.unet_config["system"].name}
-        extras = {name: torch.tensor(list(text.encode()), dtype=torch.uint8) for name, text in texts.items()}
+        texts = {"config": self.unet_config["config"].to_json(), "system": self.unet_config["system"].name}
+        extras = {SAVED[key]: torch.tensor(list(text.encode()), dtype=torch.uint8) for key, text in texts.items()}
         return super().process_unet_state_dict_for_saving({**state_dict, **extras})
 
 
@@ -73,10 +70,8 @@ def detect(
         for name, tensor in weights.items()
         if name.startswith(prefix)
     }
-    said = dict(metadata or {})
-    for key, name in (("config", CONFIG), ("system", SYSTEM)):
-        if prefix + name in weights:
-            said[key] = bytes(weights[prefix + name].tolist()).decode()
+    stored = {name: weights[prefix + name] for name in SAVED.values() if prefix + name in weights}
+    said = {**(metadata or {}), **saved_metadata(stored)}
     return {"image_model": "vino", "system": system_of(said, "model"), "config": infer_mmdit_config(shapes, said)}
 
 

@@ -23,6 +23,8 @@ from .writing import Plan, write_safetensors
 FORMAT_VERSION = "1"
 COMFY_PREFIX = "model.diffusion_model."
 """What ComfyUI's own saving nodes put before every name."""
+SAVED = {"config": "vino_config", "system": "vino_system"}
+"""Tensors that stand for entries of metadata in files that ComfyUI's own nodes saved, which keep no metadata of ours."""
 _SCALES = (".weight_scale", ".scale_weight")
 _QUANT_EXTRAS = (*_SCALES, ".input_scale", ".scale_input", ".comfy_quant")
 _DEFAULT_AXES = {128: (16, 56, 56)}
@@ -42,7 +44,20 @@ def made_for(path: str | Path) -> System:
 
     Raises InputError when it cannot be read, and for a system that is unknown here.
     """
-    return system_of(Checkpoint([path]).metadata, path)
+    return system_of(_described(path).metadata, path)
+
+
+def saved_metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """Entries of metadata from those of SAVED that are among `tensors`, uint8 [bytes of the text] each."""
+    return {key: bytes(tensors[name].tolist()).decode() for key, name in SAVED.items() if name in tensors}
+
+
+def _described(path: str | Path) -> Checkpoint:
+    """A checkpoint whose metadata holds what SAVED says too."""
+    checkpoint = Checkpoint([path], strip=(COMFY_PREFIX,))
+    stored = {name: checkpoint.read(name) for name in SAVED.values() if name in checkpoint.tensors}
+    checkpoint.metadata.update(saved_metadata(stored))
+    return checkpoint
 
 
 def load_state(path: str | Path) -> dict[str, Tensor]:
@@ -127,8 +142,8 @@ def open_model(path: str | Path) -> tuple[Checkpoint, MMDiTConfig]:
 
     Raises InputError when the file is unreadable, another model, or its tensors do not fit its config.
     """
-    checkpoint = Checkpoint([path], strip=(COMFY_PREFIX,))
-    shapes = {name: shape for name, shape in checkpoint.shapes.items() if not _is_quant_extra(name)}
+    checkpoint = _described(path)
+    shapes = {name: shape for name, shape in checkpoint.shapes.items() if not _is_extra(name)}
     if "double_blocks.0.img_attn.qkv.weight" not in shapes or not any("connector" in name for name in shapes):
         seems = guess_family(shapes)
         official = any(name.startswith("transformer.transformer_blocks.0.") for name in shapes)
@@ -152,8 +167,8 @@ def open_model(path: str | Path) -> tuple[Checkpoint, MMDiTConfig]:
     return checkpoint, config
 
 
-def _is_quant_extra(name: str) -> bool:
-    return name.endswith(_QUANT_EXTRAS) or name == "scaled_fp8"
+def _is_extra(name: str) -> bool:
+    return name.endswith(_QUANT_EXTRAS) or name == "scaled_fp8" or name in SAVED.values()
 
 
 def _unquantised(checkpoint: Checkpoint, name: str) -> Tensor:
