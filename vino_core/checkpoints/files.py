@@ -24,7 +24,7 @@ FORMAT_VERSION = "1"
 COMFY_PREFIX = "model.diffusion_model."
 """What ComfyUI's own saving nodes put before every name."""
 SAVED = {"config": "vino_config", "system": "vino_system"}
-"""Tensors that stand for entries of metadata in files that ComfyUI's own nodes saved, which keep no metadata of ours."""
+"""Tensors that stand for entries of metadata, where ComfyUI's own nodes saved the file without ours."""
 _SCALES = (".weight_scale", ".scale_weight")
 _QUANT_EXTRAS = (*_SCALES, ".input_scale", ".scale_input", ".comfy_quant")
 _DEFAULT_AXES = {128: (16, 56, 56)}
