@@ -36,7 +36,7 @@ from vino_core.mmdit.model import MMDiT  # noqa: E402
 from vino_core.pipeline import Pipeline  # noqa: E402
 from vino_core.request import Request  # noqa: E402
 from vino_core.systems import get_system  # noqa: E402
-from vino_core.vae import VAE  # noqa: E402
+from vino_core.vae import HunyuanVAE  # noqa: E402
 
 VINO = get_system("vino")
 TARGET = 1.8
@@ -86,7 +86,7 @@ def random_pipeline() -> Pipeline:
     )
     vae = AutoencoderKLHunyuanVideo(block_out_channels=(24, 48, 104, 104), norm_num_groups=8)
     model = MMDiT(config).eval()
-    return Pipeline(VINO, vision_language_model(), torch.randn(VINO.learnable_tokens, WIDTH), model, VAE(vae))
+    return Pipeline(VINO, vision_language_model(), torch.randn(VINO.learnable_tokens, WIDTH), model, HunyuanVAE(vae))
 
 
 @dataclass

@@ -11,7 +11,7 @@ from comfy_runs import given_references, nodes
 from test_vae import to_original
 from torch import Tensor
 
-from vino_core.vae import VAE
+from vino_core.vae import VAE, HunyuanVAE
 
 LIMIT = 1e-5
 """An encoder that lets frames see later ones is 1e-3 away, a rolling one 2e-2; rounding is 1e-6."""
@@ -27,7 +27,7 @@ def vaes() -> tuple[VAE, Any]:
 
     torch.manual_seed(0)
     published = AutoencoderKLHunyuanVideo()
-    return VAE(published), comfy.sd.VAE(sd=to_original(published.state_dict()), dtype=torch.float32)
+    return HunyuanVAE(published), comfy.sd.VAE(sd=to_original(published.state_dict()), dtype=torch.float32)
 
 
 def clip(frames: int) -> Tensor:

@@ -24,7 +24,7 @@ from vino_core.training.metrics import read_record
 from vino_core.training.parts import Parts, fresh_config, fresh_mmdit, fresh_tokens
 from vino_core.training.team import Team
 from vino_core.training.typed import build
-from vino_core.vae import VAE
+from vino_core.vae import VAE, HunyuanVAE
 
 FRESH = {
     "hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single": 1, "depth_refiner": 1, "text_dim": 24,
@@ -111,7 +111,7 @@ def frozen() -> tuple[TransformersEngine, VAE]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
-    return tiny_engine(), VAE(vae)
+    return tiny_engine(), HunyuanVAE(vae)
 
 
 def parts(run: RunConfig) -> Parts:
