@@ -13,7 +13,7 @@ from torch import Tensor
 from training_runs import Numbers, config, one_thread, tasks  # noqa: F401
 from training_runs import parts as make_parts
 
-from vino_core.mmdit.batch import mixed_velocity, stack
+from vino_core.mmdit.batch import by_length, mixed_velocity, stack
 from vino_core.mmdit.model import MMDiT
 from vino_core.training.conditioning import Group, encode_plain, encode_samples
 from vino_core.training.config import RunConfig
@@ -98,6 +98,13 @@ def test_texts_of_any_length_run_as_one_call(monkeypatch: pytest.MonkeyPatch) ->
     together = mixed_velocity(model, latents, timestep, samples)
     assert calls == [3]
     assert (together - torch.cat(alone)).abs().max() < 1e-5
+
+
+def test_batches_are_cut_where_padding_costs_more_than_a_call() -> None:
+    assert by_length([5, 9, 7], per_call=256) == [[0, 1, 2]]
+    assert by_length([90, 10, 90, 11] * 4, per_call=256) == [[1, 3, 5, 7, 9, 11, 13, 15], [0, 2, 4, 6, 8, 10, 12, 14]]
+    assert by_length([4, 4, 900], per_call=0) == [[0, 1], [2]]
+    assert by_length([7]) == [[0]]
 
 
 def test_references_of_one_size_share_a_call_of_the_vision_tower(

@@ -58,9 +58,10 @@ def bfloat16_scores(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
     batch, count, length, width = q.shape
     query, value = q.to(torch.bfloat16).flatten(0, 1), v.to(torch.bfloat16).flatten(0, 1)
     keys = _centred(k).flatten(0, 1).transpose(1, 2)
-    scores = torch.baddbmm(query.new_zeros(()), query, keys, beta=0, alpha=width**-0.5)
+    hidden = query.new_zeros(())
     if mask is not None:
-        scores = scores.unflatten(0, (batch, count)).masked_fill(~mask, -torch.inf).flatten(0, 1)
+        hidden = query.new_zeros(mask.shape).masked_fill_(~mask, -torch.inf).expand(batch, count, -1, -1).flatten(0, 1)
+    scores = torch.baddbmm(hidden, query, keys, beta=0 if mask is None else 1, alpha=width**-0.5)
     out = torch.bmm(scores.softmax(dim=-1, dtype=torch.float32).to(torch.bfloat16), value)
     return out.unflatten(0, (batch, count)).transpose(1, 2).flatten(2)
 

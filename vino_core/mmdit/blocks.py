@@ -168,14 +168,16 @@ class SingleBlock(nn.Module):
         """`x` [B, L + N, C], text first -> the `rows` of the updated stream, by default all."""
         shift, scale, gate = self.modulation(vector)
         fused = self.linear1(modulate(self.pre_norm(x), shift, scale))
-        q, k, v = heads(fused[..., : 3 * self.width], 3, self.count)
+        # One split: its backward pass joins the two gradients, where slices would each fill and add a whole tensor.
+        projected, hidden = fused.split((3 * self.width, fused.shape[-1] - 3 * self.width), dim=-1)
+        q, k, v = heads(projected, 3, self.count)
         q, k = self.norm(q[:, :, rows], k)
         attended = attention(rotate(q, rotary[rows]), rotate(k, rotary), v)
-        return gated(x[:, rows], self.linear2(self._join(fused[:, rows], attended)), gate)
+        joined = self._join(fused[:, rows], hidden[:, rows], attended)
+        return gated(x[:, rows], self.linear2(joined), gate)
 
-    def _join(self, fused: Tensor, attended: Tensor) -> Tensor:
+    def _join(self, fused: Tensor, hidden: Tensor, attended: Tensor) -> Tensor:
         """Attention's output beside the activated MLP, [B, L + N, width + hidden]."""
-        hidden = fused[..., 3 * self.width :]
         if torch.is_grad_enabled():
             return torch.cat((attended, nn.functional.gelu(hidden, approximate="tanh")), dim=-1)
         # The values are spent, and their place is beside the MLP's: the largest tensors of a step stay the only ones.

@@ -1,14 +1,15 @@
 """The frozen half of a training step: samples of one layout through VLM and VAE together, without gradients.
 
-Samples that differ in the length of their texts only run as one padded batch, whose padding nothing sees. The learnable
+Samples that differ in the length of their texts run as one padded batch, whose padding nothing sees. The learnable
 tokens come later, as a continuation on the cache that is made here, with gradients. Attention is causal, so this equals
 a full pass (a test compares the gradients).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,10 +17,12 @@ from torch import Tensor
 from ..encoder.encode import EncodedPrompt, EncodedVisual, PreparedReferences, embed_prompts, patches_of
 from ..encoder.engine import BatchEngine, VLMEngine
 from ..encoder.prompt import PromptPlan, VisualItem, build_prompt
-from ..mmdit.batch import padding_of
+from ..mmdit.batch import by_length, padding_of
 from ..systems.base import System, VisionLimits
 from ..vae import VAE
 from .prepare import Prepared
+
+_Any = TypeVar("_Any")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,7 @@ def encode_samples(
         member = _Member(number, sample, build_prompt(system, engine, sample.text, items), visuals)
         layouts.setdefault((items, shapes, tuple(sample.target.shape)), []).append(member)
     groups = []
-    for members in layouts.values():
+    for members in _batches(layouts, lambda member: len(member.plan.ids)):
         lengths = tuple(len(member.plan.ids) for member in members)
         longest = members[lengths.index(max(lengths))].plan
         x, injection = embed_prompts(
@@ -97,7 +100,7 @@ def encode_plain(engine: VLMEngine, vae: VAE, samples: Sequence[Prepared], devic
         ids = list(engine.tokenize(sample.text)) or [0]
         layouts.setdefault(tuple(sample.target.shape), []).append((number, sample, ids))
     groups = []
-    for members in layouts.values():
+    for members in _batches(layouts, lambda member: len(member[2])):
         lengths = tuple(len(ids) for _, _, ids in members)
         rows = [ids + [0] * (max(lengths) - len(ids)) for _, _, ids in members]
         groups.append(
@@ -110,6 +113,13 @@ def encode_plain(engine: VLMEngine, vae: VAE, samples: Sequence[Prepared], devic
             )
         )
     return groups
+
+
+def _batches(layouts: Mapping[Any, Sequence[_Any]], length: Callable[[_Any], int]) -> Iterator[list[_Any]]:
+    """The samples of each layout, those together whose texts are about as long."""
+    for members in layouts.values():
+        for batch in by_length([length(member) for member in members]):
+            yield [members[number] for number in batch]
 
 
 def _visuals(
