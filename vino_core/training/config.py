@@ -43,7 +43,11 @@ class Fresh:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """AdamW and its rate: linear warm-up over `warmup` steps, constant, then linear to zero over the last `decay`."""
+    """AdamW and its rate: linear warm-up over `warmup` steps, constant, then linear to zero over the last `decay`.
+
+    `kind` "muon" gives the matrices of the MMDiT's blocks to Muon, at a rate of `muon_rate`. It is not the paper's
+    optimizer: for stage 0 and for fine-tunings.
+    """
 
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.95)
@@ -52,6 +56,8 @@ class Optimizer:
     clip: float = 1.0
     warmup: int = 0
     decay: int = 0
+    kind: Literal["adamw", "muon"] = "adamw"
+    muon_rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,8 @@ class RunConfig:
         for name in ("timeout", "device"):
             del values["parallel"][name]
         del values["data"]["workers"]
+        if self.optimizer.kind == "adamw":
+            del values["optimizer"]["kind"], values["optimizer"]["muon_rate"]
         if self.optimizer.decay:
             values["steps"] = self.steps
         return values
@@ -273,6 +281,15 @@ def _check(run: RunConfig) -> None:
         optimizer.warmup >= 0 and optimizer.decay >= 0 and optimizer.warmup + optimizer.decay <= run.steps,
         f"optimizer: warmup {optimizer.warmup} and decay {optimizer.decay} do not fit into {run.steps} steps.",
     )
+    muon = optimizer.kind == "muon"
+    _require(
+        muon == (optimizer.muon_rate is not None), "optimizer.muon_rate belongs to optimizer.kind muon: give both."
+    )
+    if muon:
+        _require(optimizer.muon_rate > 0, f"optimizer.muon_rate is {optimizer.muon_rate}; it must be above 0.")
+        allowed = run.stage in (0, None) and run.lora is None and "mmdit" in run.train
+        _require(allowed, "optimizer.kind muon trains the MMDiT in stage 0 or a fine-tuning without LoRA.")
+        _require(run.parallel.mode == "ddp", "optimizer.kind muon needs whole matrices: set parallel.mode to ddp.")
     _require(run.flow.shift > 0 and run.flow.std > 0, "flow: shift and std must be above 0.")
     _check_data(data)
     parallel = run.parallel

@@ -188,7 +188,7 @@ class Trainer:
         norm = torch.tensor([norms["all"]], dtype=torch.float64, device=team.device)
         self._stop_at_nan(norm, norm, ids, task, step, "gradient norm")
         for group in state.optimizer.param_groups:
-            group["lr"] = rate(run.optimizer, step, run.steps)
+            group["lr"] = rate(run.optimizer, step, run.steps) * group["scale"]
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)
         if state.ema is not None:

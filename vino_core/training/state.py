@@ -25,7 +25,7 @@ from ..errors import InputError
 from .ema import EMA
 from .team import Team, local
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
+_MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 @dataclass
@@ -79,11 +79,13 @@ class Checkpoints:
         with torch.no_grad():
             for name, parameter in state.parameters.items():
                 local(parameter.detach()).copy_(common[f"weight/{name}"])
-                if f"step/{name}" in common:
+                kept = {moment: f"{moment}/{name}" for moment in _MOMENTS if f"{moment}/{name}" in common}
+                if kept:
                     state.optimizer.state[parameter] = {
-                        "step": common[f"step/{name}"],
-                        **{moment: _like(parameter, common[f"{moment}/{name}"]) for moment in _MOMENTS},
+                        moment: _like(parameter, common[place]) for moment, place in kept.items()
                     }
+                if f"step/{name}" in common:
+                    state.optimizer.state[parameter]["step"] = common[f"step/{name}"]
         if state.ema is not None:
             state.ema.load({name.removeprefix("ema/"): t for name, t in tensors.items() if name.startswith("ema/")})
         torch.set_rng_state(tensors["rng/cpu"])
