@@ -2,16 +2,89 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from data_files import data_config, pictures_folder
 from training_runs import frozen
 
 from vino_core.errors import InputError
-from vino_core.training.data.encode import encode, jobs, single
+from vino_core.training.data import latents
+from vino_core.training.data.encode import Job, Outcome, encode, jobs, single
 from vino_core.training.data.ray_engine import on_ray
+
+
+def job(folder: Path, name: str) -> Job:
+    """Nine pictures, one of them broken, and the weights of a small VAE; latents go to the folder `name`."""
+    if not (folder / "data").exists():
+        frozen()[1].module.save_pretrained(folder / "vae")
+        pictures_folder(folder / "data", 9)
+        (folder / "data" / "4.png").write_bytes(b"no picture")
+    task = {"weight": 1, "path": str(folder / "data"), "frames": 1, "latents": str(folder / name)}
+    config = data_config(folder, {"t2i": task})
+    object.__setattr__(config.files, "vae", str(folder / "vae"))
+    return jobs(config)[0]
+
+
+def assert_same(one: Outcome, other: Outcome) -> None:
+    files = [sorted(outcome.folder.iterdir()) for outcome in (one, other)]
+    assert [path.name for path in files[0]] == [path.name for path in files[1]]
+    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    assert one.skipped == other.skipped and list(one.skipped) == [4]
+
+
+class Dataset:
+    """What the engine uses of Ray Data's, in this process; what Ray would send to others is pickled here too."""
+
+    def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def map_batches(self, worker: type, fn_constructor_args: tuple[Any, ...], **options: Any) -> Dataset:
+        assert options["batch_size"] == 1
+        sent = pickle.dumps((worker, fn_constructor_args))
+
+        def work() -> Iterator[dict[str, Any]]:
+            made, arguments = pickle.loads(sent)
+            instance = made(*arguments)
+            for row in reversed(list(self.rows)):  # in no promised order
+                try:
+                    batch = instance({"number": np.array([row["number"]])})
+                except InputError as error:
+                    raise RayError("traceback\nof the worker") from error
+                yield {name: values[0] for name, values in batch.items()}
+
+        return Dataset(work())
+
+    def iter_rows(self) -> Iterator[dict[str, Any]]:
+        return iter(self.rows)
+
+
+class RayError(Exception):
+    pass
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray, data = ModuleType("ray"), ModuleType("ray.data")
+    data.__dict__.update(
+        from_items=lambda rows, override_num_blocks: Dataset(rows),
+        ActorPoolStrategy=lambda size: size,
+        DataContext=SimpleNamespace(get_current=lambda: SimpleNamespace()),
+    )
+    ray.__dict__.update(
+        data=data,
+        is_initialized=lambda: True,
+        cluster_resources=lambda: {"CPU": 2.0},
+        exceptions=SimpleNamespace(RayError=RayError),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.setitem(sys.modules, "ray.data", data)
 
 
 def test_without_ray_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,29 +93,29 @@ def test_without_ray_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch
         on_ray("cpu")
 
 
+def test_pieces_in_any_order_make_the_same_cache(
+    tmp_path: Path, stand_in: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents, "_PIECE_BYTES", 4 * 4 * 16 * 64)
+    many, one = encode(job(tmp_path, "many"), on_ray("cpu")), encode(job(tmp_path, "one"), single("cpu"))
+    assert many.made == one.made == 3
+    assert_same(many, one)
+    assert encode(job(tmp_path, "many"), on_ray("cpu")).made == 0
+
+
+def test_what_stops_a_worker_is_said(tmp_path: Path, stand_in: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = job(tmp_path, "broken")
+    (tmp_path / "vae" / "config.json").write_text('{"_class_name": "Other"}')
+    latents.vae_fingerprint.cache_clear()
+    with pytest.raises(InputError, match="--engine ray: a worker failed: .*config.json"):
+        encode(broken, on_ray("cpu"))
+
+
 def test_a_cluster_makes_the_same_files(tmp_path: Path) -> None:
     ray = pytest.importorskip("ray", reason="needs the extra [ray]")
-    frozen()[1].module.save_pretrained(tmp_path / "vae")
-    path = pictures_folder(tmp_path / "data", 9)
-    (tmp_path / "data" / "4.png").write_bytes(b"no picture")
-
-    def run(name: str) -> object:
-        task = {"weight": 1, "path": str(path), "frames": 1, "latents": str(tmp_path / name)}
-        config = data_config(tmp_path, {"t2i": task})
-        object.__setattr__(config.files, "vae", str(tmp_path / "vae"))
-        return jobs(config)[0]
-
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        many = encode(run("many"), on_ray("cpu"))
-        with pytest.raises(InputError, match="a worker failed: .*no checkpoint|a worker failed: .*vae"):
-            (tmp_path / "vae" / "config.json").write_text('{"_class_name": "Other"}')
-            encode(run("broken"), on_ray("cpu"))
+        many = encode(job(tmp_path, "many"), on_ray("cpu"))
     finally:
         ray.shutdown()
-    assert sorted(many.skipped) == [4] and many.made == 1
-    frozen()[1].module.save_pretrained(tmp_path / "vae")
-    one = encode(run("one"), single("cpu"))
-    files = [sorted(outcome.folder.iterdir()) for outcome in (many, one)]
-    assert [path.name for path in files[0]] == [path.name for path in files[1]]
-    assert [path.read_bytes() for path in files[0]] == [path.read_bytes() for path in files[1]]
+    assert_same(many, encode(job(tmp_path, "one"), single("cpu")))

@@ -8,13 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ...errors import InputError
 from .encode import Engine, Entry, Job, PieceEncoder
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 def on_ray(device: str) -> Engine:
@@ -43,8 +41,9 @@ def on_ray(device: str) -> Engine:
         done = pieces.map_batches(
             _Worker,
             fn_constructor_args=(job, device),
+            compute=ray.data.ActorPoolStrategy(size=workers),
             batch_size=1,
-            concurrency=workers,
+            batch_format="numpy",
             num_cpus=1,
             num_gpus=int(kind == "GPU"),
         )
@@ -63,9 +62,9 @@ class _Worker:
     def __init__(self, job: Job, device: str) -> None:
         self._encoder = PieceEncoder(job, device)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[Any]]:
-        numbers = [int(number) for number in batch["number"]]
-        return {"number": numbers, "entry": [json.dumps(self._encoder.encode(number)) for number in numbers]}
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        entries = [json.dumps(self._encoder.encode(int(number))) for number in batch["number"]]
+        return {"number": batch["number"], "entry": np.array(entries)}
 
 
 def _reason(error: BaseException) -> str:
