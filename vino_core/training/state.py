@@ -134,11 +134,12 @@ class Checkpoints:
             if target.exists():
                 shutil.rmtree(target)
             os.replace(part, target)
-            folder = os.open(self.folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            if hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+                folder = os.open(self.folder, os.O_RDONLY)
+                try:
+                    os.fsync(folder)
+                finally:
+                    os.close(folder)
             for old in sorted(self.folder.glob("step_*"))[: -self.keep]:
                 shutil.rmtree(old)
 
