@@ -23,6 +23,7 @@ from vino_core.toyworld.tasks import ToySource
 from vino_core.training.config import RunConfig
 from vino_core.training.data import encode as encoding
 from vino_core.training.data import latents
+from vino_core.training.data.adopt import adopt
 from vino_core.training.data.check import check_config
 from vino_core.training.data.encode import Outcome, encode, jobs, single
 from vino_core.training.data.shard_writing import write_shards
@@ -212,6 +213,31 @@ def test_caches_of_other_settings_are_not_taken(tmp_path: Path) -> None:
     larger = data_config(tmp_path, {"t2i": {"weight": 1, "path": str(tmp_path / "data"), "latents": True}}, area=9216)
     with pytest.raises(InputError, match="data.area 4096 .not 9216., frames 1 .not 9."):
         training_sources(larger)
+
+
+def test_latents_of_another_file_of_the_same_vae_are_taken_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = pictures(tmp_path)
+    first = make(run)
+    (tmp_path / "vae.bin").write_bytes(b"the same encoder, another decoder")
+    latents.vae_fingerprint.cache_clear()
+    (job,) = jobs(run)
+    assert "taken over" in adopt(job, "cpu")
+    second = make(run)
+    assert second.made == 0 and second.folder != first.folder
+    assert training_sources(run)["t2i"].example(3).latents is not None
+    assert hashes(first.folder).keys() == hashes(second.folder).keys()
+
+    (tmp_path / "vae.bin").write_bytes(b"another encoder")
+    latents.vae_fingerprint.cache_clear()
+    exact = AverageVAE.encode_batch
+    monkeypatch.setattr(AverageVAE, "encode_batch", lambda self, pixels: exact(self, pixels) * 1.02)
+    with pytest.raises(InputError, match="differ by 2.0% of their size"):
+        adopt(job, "cpu")
+    assert not job.folder().exists()
+    larger = data_config(tmp_path, {"t2i": {"weight": 1, "path": str(tmp_path / "data"), "latents": True}}, area=9216)
+    assert adopt(jobs(larger)[0], "cpu") is None
 
 
 def test_examples_that_cannot_be_used_are_skipped_and_listed(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument("--engine", choices=("single", "ray"), default="single", help="ray: on many machines")
     encode.add_argument("--tasks", nargs="+", metavar="TASK", help="only these (default: all)")
     encode.add_argument("--device", help="default: cuda where there is one, else cpu")
+    encode.add_argument(
+        "--adopt", action="store_true", help="take over latents of another VAE file if a trial finds them the same"
+    )
     encode.set_defaults(action_run=_encode)
     check = actions.add_parser("check", help="open every file of a dataset and list what is wrong")
     check.add_argument("path", type=Path, help="a config (YAML), a folder with a manifest, a manifest, or shards")
@@ -80,6 +83,7 @@ def _encode(arguments: argparse.Namespace) -> int:
 
     from ..errors import InputError
     from ..training.config import load_config
+    from ..training.data.adopt import adopt
     from ..training.data.encode import encode, jobs, single
 
     config = load_config(arguments.config, arguments.set)
@@ -95,6 +99,8 @@ def _encode(arguments: argparse.Namespace) -> int:
     else:
         engine = single(device)
     for job in chosen:
+        if arguments.adopt and (taken := adopt(job, device)):
+            print(taken)
         with tqdm(unit="example", desc=job.task, leave=False) as bar:
 
             def show(done: int, total: int, bar: tqdm = bar) -> None:

@@ -162,6 +162,13 @@ class PieceEncoder:
             self._make(path, numbers)
         return {"file": path.name, "stamp": stamp, "skipped": _skipped(path), "made": made}
 
+    def latents_of(self, index: int) -> list[Tensor]:
+        """Latents [16, t, h, w] of one example's target and references. Raises InputError when it cannot be used."""
+        found = self._read(index)
+        if isinstance(found, str):
+            raise InputError(found)
+        return [self._latents(clip[None])[0] for clip in (found[1].target, *found[1].pixels)]
+
     def _digest(self, index: int) -> str:
         try:
             return self.source.digest(index)

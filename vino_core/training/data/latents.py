@@ -112,7 +112,7 @@ def span_stamp(stamps: Sequence[str]) -> str:
 
 
 class LatentSource:
-    """A stored source whose targets and references come with latents (an ExampleSource).
+    """A stored source whose targets and references come with latents (an ExampleSource). `skipped`: number -> reason.
 
     Raises InputError when there is no cache for these settings, or one that is incomplete or older than the data.
     """
@@ -124,7 +124,7 @@ class LatentSource:
             raise InputError(_explain(root, self.folder, settings, source.name))
         self._pieces = [_Piece(self.folder / piece["file"]) for piece in index["pieces"]]
         self._length = index["piece_length"]
-        self._skipped = {int(number): reason for number, reason in index["skipped"].items()}
+        self.skipped = {int(number): reason for number, reason in index["skipped"].items()}
         _check_age(source, index, self.folder)
 
     @property
@@ -136,8 +136,8 @@ class LatentSource:
 
     def example(self, index: int) -> Example:
         """Example number `index`; its target is not read. Raises InputError when it could not be encoded."""
-        if index in self._skipped:
-            raise InputError(self._skipped[index])
+        if index in self.skipped:
+            raise InputError(self.skipped[index])
         shape, latents = self._pieces[index // self._length].read(index)
         return replace(self.source.conditions(index, shape), latents=latents)
 
