@@ -9,7 +9,7 @@ when greedy decoding writes it word by word.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from random import Random
 
@@ -39,8 +39,9 @@ def heldout_lessons(count: int, seed: int = 0) -> Iterator[tuple[str, Lesson]]:
         yield from _questions(random, pool, "clip", kind, count)
     for item in pool["picture"][:count]:
         sprites = min(3, len(item.target.sprites))
+        name = "caption, " + ("one shape", "two shapes", "three shapes or more")[sprites - 1]
         yield (
-            f"caption, {sprites} shapes" + "+" * (sprites == 3),
+            name,
             Lesson("Describe the picture.", caption(item.target), item.images),
         )
     for item in pool["clip"][:count]:
@@ -83,11 +84,14 @@ def exact(engine: TransformersEngine, lessons: list[Lesson]) -> list[tuple[bool,
     return outcomes
 
 
-def accuracies(engine: TransformersEngine, count: int, seed: int = 0) -> dict[str, Estimate]:
-    """Share of exact answers on held-out scenes by kind of question."""
+def accuracies(
+    engine: TransformersEngine, count: int, seed: int = 0, only: Collection[str] = ()
+) -> dict[str, Estimate]:
+    """Share of exact answers on held-out scenes by kind of question, of all kinds or of those in `only`."""
     kinds: dict[str, list[Lesson]] = {}
     for kind, lesson in heldout_lessons(count, seed):
-        kinds.setdefault(kind, []).append(lesson)
+        if not only or kind in only:
+            kinds.setdefault(kind, []).append(lesson)
     return {kind: rate([one[0] for one in exact(engine, lessons)]) for kind, lessons in kinds.items()}
 
 

@@ -1,8 +1,8 @@
 """Train the miniature's vision-language model on the toy world, in pieces of minutes.
 
-    python -m tools.tiny.vlm_train --chunks 600 --minutes 30
+    python -m tools.tiny.vlm_train --chunks 425 --minutes 30
 
-A chunk is 512 lessons, about eight steps. Progress is kept in `--out` every two minutes; the same command goes on from
+A chunk is 512 lessons, about ten steps. Progress is kept in `--out` every two minutes; the same command goes on from
 there. With the same seed and number of chunks the result does not depend on how the work was cut.
 """
 
