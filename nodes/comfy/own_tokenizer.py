@@ -17,7 +17,9 @@ class OwnTokenizer(Qwen3VLTokenizer):
     Core finds the place of a picture by the id that Qwen's vocabulary gives its pad; here the id is looked up.
     """
 
-    def __init__(self, model_type: str, tokenizer: PreTrainedTokenizerBase, embedding_size: int, **options: Any) -> None:
+    def __init__(
+        self, model_type: str, tokenizer: PreTrainedTokenizerBase, embedding_size: int, **options: Any
+    ) -> None:
         super().__init__(model_type=model_type, **options)
         inner = getattr(self, self.clip)
         inner.tokenizer = tokenizer
