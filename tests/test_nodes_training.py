@@ -13,6 +13,7 @@ import pytest
 import torch
 from comfy_inprocess import pack
 from comfy_runs import nodes
+from media_files import moving_bar, write_clip
 from PIL import Image
 from tiny_weights import MODEL_FILE, TEXT_ENCODER_FILE, TOKENS_FILE, VAE_FILE, write_tiny_weights
 
@@ -271,3 +272,61 @@ def test_comfyui_notices_a_changed_folder(place: Path) -> None:
     assert look("ink", False) == before
     (place / "input" / "ink" / "cat.txt").write_text("a cat in pencil")
     assert look("ink", False) != before
+
+
+def write_manifest(folder: Path) -> None:
+    """An edit with a reference picture, and a clip."""
+    write_pictures(folder)
+    write_clip(folder / "walk.mp4", moving_bar(9, 64, 64))
+    rows = [
+        {
+            "index": 1,
+            "task": "ti2i",
+            "caption": "Make it ink.",
+            "ref_image_paths": ["dog.png"],
+            "target_path": "cat.png",
+        },
+        {"index": 2, "task": "t2v", "caption": "a walk", "target_path": "walk.mp4"},
+    ]
+    (folder / "manifest.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+
+def test_edits_and_clips_are_trained_too(place: Path) -> None:
+    write_manifest(place / "input" / "ink")
+    lora = train(steps=6, dropout=0.3)[0]
+    (record,) = (place / "output").rglob("losses.jsonl")
+    assert {json.loads(line)["task"] for line in record.read_text().splitlines()} == {"ti2i", "t2v"}
+    assert all(tensor.any() for key, tensor in lora.items() if ".lora_B." in key)
+
+
+def test_training_sees_what_sampling_sees(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States and latents of an edit equal those of the nodes that prepare it for sampling."""
+    write_manifest(place / "input" / "ink")
+    given = parts()
+    training, seen = pack("nodes.comfy.training"), {}
+    usual = training.train
+
+    def watched(run: Any, system: Any, examples: Any) -> Any:
+        seen.update(examples=examples, run=run, system=system)
+        return usual(run, system, examples)
+
+    monkeypatch.setattr(training, "train", watched)
+    train(given, steps=1, dropout=0.0)
+    run, system = seen["run"], seen["system"]
+    example = dataset().sources(5)["ti2i"].example(0)
+    prepare = pack("vino_core.training.prepare").prepare
+    prepared = prepare(example, pack("vino_core.training.dropout").Dropped(), run.data, system).references
+    size = prepared.images[0].pixels.shape
+    types = pack("nodes.types")
+    references = types.PreparedReferences(lambda _: (prepared, types.TargetSize(size[1], size[0], 1)), system)
+    with torch.inference_mode():
+        context = nodes().VINOEncoder.execute(
+            given["clip"], references, "Make it ink.", {"negative": "none"}, False, 1.0
+        )
+        branches = nodes().VINOLearnableTokens.execute(given["clip"], context[0], given["tokens"]).args
+        positive = nodes().VINOReferenceLatents.execute(*branches, given["vae"], references)[0]
+    states, values = positive[0]
+    (sample,) = [found for key, found in seen["examples"].samples.items() if key[0] == "ti2i"]
+    assert (sample.states - states).abs().max() < 1e-5
+    (latents,) = values["reference_latents"]
+    assert (sample.references[0] - latents * system.latent_scale).abs().max() < 1e-6
