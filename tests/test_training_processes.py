@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from training_runs import exact, one_thread  # noqa: F401
-from training_worker import SCENARIOS, run_of
+from training_worker import SCENARIOS, UNEVEN, run_of
 from training_worker import parts as worker_parts
 from training_worker import sources as worker_sources
 
@@ -60,6 +60,17 @@ def test_two_processes_reach_the_losses_of_one(folder: Path, single: list[dict],
     for ours, theirs in zip(rows, single, strict=True):
         assert abs(ours["loss"] - theirs["loss"]) < LIMIT
         assert abs(ours["norm"] - theirs["norm"]) < LIMIT
+
+
+@pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
+def test_processes_whose_samples_differ_in_layout_keep_step(folder: Path, tmp_path: Path, mode: str) -> None:
+    assert result(folder, f"{mode}_uneven")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    run = run_of(tmp_path, accumulation=2, data=UNEVEN)
+    with Team(run.parallel) as team:
+        Trainer(run, worker_parts(run), worker_sources(run), team).train()
+    for ours, theirs in zip(read_record(folder / f"{mode}_uneven"), read_record(tmp_path), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=LIMIT)
+        assert ours["norm"] == pytest.approx(theirs["norm"], abs=LIMIT)
 
 
 @pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])

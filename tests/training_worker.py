@@ -40,13 +40,17 @@ PREVIEW = {"prompt": "a fox", "width": 32, "height": 32, "steps": 2, "text_scale
 WATCH = {"preview": 4, "previews": [PREVIEW], "validate": 5, "validation_examples": 3}
 
 
-def run_of(out: Path, mode: str = "ddp", accumulation: int = 1, watch: dict | None = None) -> RunConfig:
+UNEVEN = {"tasks": tasks("ti2i", "tiv2v"), "batch": 3, "dropout": 0.5}
+"""What is left out decides how many layouts a process's samples have: the processes' numbers of passes differ."""
+
+
+def run_of(out: Path, mode: str = "ddp", accumulation: int = 1, watch: dict | None = None, data=DATA) -> RunConfig:
     parallel = {"mode": mode, "accumulation": accumulation, "checkpointing": mode == "fsdp2"}
-    return config(out, steps=10, data=DATA, ema=0.9, parallel=parallel, save={"every": 3}, watch=watch or {})
+    return config(out, steps=10, data=data, ema=0.9, parallel=parallel, save={"every": 3}, watch=watch or {})
 
 
-def train(out: Path, mode: str = "ddp", report: Callable | None = None, watch: dict | None = None) -> None:
-    run = run_of(out, mode, watch=watch)
+def train(out: Path, mode: str = "ddp", report: Callable | None = None, watch: dict | None = None, data=DATA) -> None:
+    run = run_of(out, mode, watch=watch, data=data)
     with Team(run.parallel) as team:
         trainer = Trainer(run, parts(run), sources(run), team, validation=sources(run))
         trainer.train(report)
@@ -121,6 +125,9 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "fsdp2_resumed": lambda out: stopped_and_resumed(out, "fsdp2"),
     "ddp_watched": lambda out: train(out, "ddp", watch=WATCH),
     "fsdp2_watched": lambda out: train(out, "fsdp2", watch=WATCH),
+    "ddp_uneven": lambda out: train(out, "ddp", data=UNEVEN),
+    "zero2_uneven": lambda out: train(out, "zero2", data=UNEVEN),
+    "fsdp2_uneven": lambda out: train(out, "fsdp2", data=UNEVEN),
     "killed": killed_while_saving,
     "resumed": lambda out: train(out.with_name("killed")),
     "one_dies": one_dies,

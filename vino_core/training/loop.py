@@ -136,10 +136,23 @@ class Trainer:
             return encode_plain(parts.engine, parts.vae, samples, device)
         return encode_samples(parts.engine, parts.vae, parts.system, samples, device)
 
+    def _as_many_everywhere(self, groups: list[Group]) -> list[Group]:
+        """With sharded weights, which all processes gather together in each call of a block: as many groups on each.
+
+        The ones that are added repeat the smallest and do not count.
+        """
+        if not self.team.sharded:
+            return groups
+        most = int(self.team.all_values(torch.tensor([len(groups)])).max())
+        smallest = min(groups, key=lambda group: len(group.members))
+        return groups + [smallest] * (most - len(groups))
+
     def _losses(self, samples: Sequence[Prepared], sigmas: Sequence[Tensor], purpose: str, first: int) -> Tensor:
         """Loss [B] of each sample at its noise level; the noise depends on seed, purpose and the sample's number."""
         device = self.team.device
         groups = self._encode(samples)
+        wanted = len(groups)
+        groups = self._as_many_everywhere(groups)
         noises, levels = [], []
         for group in groups:
             shape = group.target.shape[1:]
@@ -153,7 +166,9 @@ class Trainer:
         with self.team.autocast():
             velocities = self.module(groups, noisy, levels)
         losses = torch.zeros(len(samples), device=device)
-        for group, velocity, noise in zip(groups, velocities, noises, strict=True):
+        for velocity in velocities[wanted:]:
+            losses = losses + 0.0 * velocity.sum()
+        for group, velocity, noise in zip(groups[:wanted], velocities, noises, strict=False):
             losses = losses.index_put(
                 (torch.tensor(group.members, device=device),), velocity_loss(velocity, group.target, noise)
             )

@@ -34,10 +34,12 @@ def validation_losses(
             number = first + team.rank
             index = min(number, count - 1)
             sigma = shifted(torch.tensor((index + 0.5) / count), run.flow.shift)
+            failure = None
             try:
                 sample = prepare(source.example(index), Dropped(), run.data, system)
             except InputError as error:
-                raise InputError(f"validation of {task}: {error} Remove it from the validation data.") from error
+                failure = InputError(f"validation of {task}: {error} Remove it from the validation data.")
+            team.agree(failure)  # or the others would wait for this process in the next pass
             loss = losses([sample], [sigma], f"validation {task}", index)
             if number < count:
                 total += torch.stack([loss.sum().double(), torch.ones((), dtype=torch.float64, device=team.device)])
