@@ -22,7 +22,7 @@ so far is kept, and Run goes on from there. In other workflows, load the file wi
 
 **Once**, with ComfyUI's python: `python -m pip install "accelerate>=1.6" "peft>=0.15"`
 
-**Memory**: the whole model in bf16, 26 GB for the published VINO, plus about 6 GB at 512 x 512.
+**Memory**: the whole model in bf16, 26 GB for the published VINO, plus what the steps need.
 
 **Files this workflow needs**
 - `models/diffusion_models/{MODEL_FILE}`
