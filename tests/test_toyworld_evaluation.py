@@ -153,8 +153,8 @@ def test_what_is_wrong_is_counted_where_it_belongs() -> None:
 def test_means_leave_out_what_does_not_apply() -> None:
     row = Row.of(
         [
-            Score({"a": True, "b": False}, untouched=30.0, motion=True),
-            Score({"a": True}, untouched=20.0),
+            Score({"a": True, "b": False}, untouched=30.0, kept=True, motion=True),
+            Score({"a": True}, untouched=20.0, kept=False),
             Score({"a": False}),
         ]
     )

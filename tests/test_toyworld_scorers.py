@@ -48,7 +48,7 @@ def test_truth_gets_full_marks(task: str) -> None:
         scored = score(toy.example.target, toy)
         assert scored.passed, (toy.truth.kind, scored)
         assert scored.motion is (True if task in CLIPS and toy.truth.target.sprites else None)
-        assert scored.place_error is None or scored.place_error < 0.03
+        assert scored.place_error is None or scored.place_error < 0.04
         assert scored.likeness is None or scored.likeness > 0.85
         assert scored.untouched in (None, 60.0) and scored.first_frame in (None, 60.0)
 
@@ -190,7 +190,7 @@ def test_a_subject_is_known_by_its_texture(task: str) -> None:
             assert scored.identity is False
             confused.append(scored.confused)
     # A turned surface may look more like a stranger's than like the other reference's.
-    assert len(confused) > 8 and sum(confused) >= 0.9 * len(confused)
+    assert len(confused) > 5 and sum(confused) >= 0.9 * len(confused)
 
 
 def test_patterns_of_two_seeds_differ() -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .scorers import KEPT, Score
+from .scorers import Score
 from .statistics import Estimate, mean, rate
 
-_RATES = ("followed", "passed", "identity", "confused", "motion")
+_RATES = ("followed", "passed", "identity", "confused", "kept", "motion")
 _MEANS = ("likeness", "untouched", "place_error", "first_frame")
 
 
@@ -30,9 +30,6 @@ class Row:
                 found = [value for score in scores if (value := getattr(score, name)) is not None]
                 if found:
                     values[name] = estimate(found)
-        kept = [score.untouched >= KEPT for score in scores if score.untouched is not None]
-        if kept:
-            values["kept"] = rate(kept)
         names = sorted({name for score in scores for name in score.checks})
         checks = {name: rate([score.checks[name] for score in scores if name in score.checks]) for name in names}
         return cls(len(scores), values, checks)

@@ -45,7 +45,8 @@ LEAST_CONTRAST = 75.0
 LEAST_STYLED_CONTRAST = 55.0
 """Where the style keeps only the luminance."""
 LEAST_VARIETY = 50.0
-_COLOURFUL = ("none", "negative", "mosaic")
+COLOURFUL = ("none", "negative", "mosaic")
+"""Styles that tell colours of one luminance apart."""
 _HIDDEN_SHARE = 10
 """One in so many combinations of shape, colour, texture and background is held out."""
 
@@ -126,7 +127,7 @@ def _contrast(sprite: Sprite, background: str, style: Style) -> float:
 def _least_distance(sprite: Sprite, background: str, style: Style) -> float:
     ground = BACKGROUNDS[background]
     # Lines and dots hide nothing, unless the style takes away the colour that tells them from a sprite.
-    grounds = [ground.base] if ground.is_fine and style.kind in _COLOURFUL else [ground.base, ground.other]
+    grounds = [ground.base] if ground.is_fine and style.kind in COLOURFUL else [ground.base, ground.other]
     shown = apply_style(style, np.stack(tones(sprite)))
     behind = apply_style(style, np.float32(grounds))
     # On the way from one tone to another the surface may pass through the background's own colour.
@@ -140,7 +141,7 @@ def _gap(colours: NDArray[np.float32], others: NDArray[np.float32]) -> float:
 
 def is_clear(scene: Scene) -> bool:
     """Whether every sprite stands out, shows its pattern, stays in sight and apart from the others in every frame."""
-    least = LEAST_CONTRAST if scene.style.kind in _COLOURFUL else LEAST_STYLED_CONTRAST
+    least = LEAST_CONTRAST if scene.style.kind in COLOURFUL else LEAST_STYLED_CONTRAST
     if any(contrast(sprite, scene.background, scene.style) < least for sprite in scene.sprites):
         return False
     if any(not _shows_pattern(sprite.shape, sprite.texture) for sprite in scene.sprites):
