@@ -32,7 +32,7 @@ def file_input(name: str, folder: str, what: str) -> io.Input:
     )
 
 
-def _check_scales(file: str, tensors: Mapping[str, TensorInfo]) -> None:
+def check_scales(file: str, tensors: Mapping[str, TensorInfo]) -> None:
     """Raise InputError for fp8 weights whose scales are lost: they would load as noise."""
     for name, info in tensors.items():
         layer = name.removesuffix(".weight")
@@ -71,7 +71,7 @@ class VINOModelLoader(io.ComfyNode):
     def execute(cls, model_name: str, weight_dtype: str) -> io.NodeOutput:
         path = folder_paths.get_full_path_or_raise("diffusion_models", model_name)
         names = read_header(path).tensors
-        _check_scales(model_name, names)
+        check_scales(model_name, names)
         # Names and shapes of what ComfyUI saved or quantised itself are its own to judge.
         own = any(name.endswith((".comfy_quant", ".scale_weight", ".weight_scale", *SAVED.values())) for name in names)
         if not (own and any(name.endswith(MARK) for name in names)):

@@ -29,7 +29,7 @@ from .comfy.messages import show
 from .comfy.systems import clip_system, expect_same
 from .comfy.vlm import qwen3vl
 from .encode import expected_tokens
-from .loaders import file_input
+from .loaders import check_scales, file_input
 from .packing import encode_frames
 from .training_dataset import Dataset, DatasetType
 from .types import LearnableTokens, TokensType
@@ -257,6 +257,7 @@ def _check_system(model: Path, name: str, clip: io.Clip.Type, tokens: LearnableT
     """The system that everything belongs to. Raises InputError when the parts do not fit together or into memory."""
     system = clip_system(clip)
     checkpoint, config = open_model(model)
+    check_scales(name, checkpoint.tensors)
     expect_same(f"model_name '{name}'", system_of(checkpoint.metadata, name), system, "the text encoder")
     expect_same("tokens", tokens.system, system, "the text encoder")
     check_widths(config, tokens.values, qwen3vl(clip).model.config.hidden_size)

@@ -15,6 +15,7 @@ from comfy_inprocess import pack
 from comfy_runs import nodes
 from media_files import moving_bar, write_clip
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_weights import MODEL_FILE, TEXT_ENCODER_FILE, TOKENS_FILE, VAE_FILE, write_tiny_weights
 
 CAPTIONS = {"cat": "a cat in ink", "dog": "a dog in ink", "owl": "an owl in ink"}
@@ -227,6 +228,21 @@ def test_a_model_that_does_not_fit_and_missing_packages_are_named(place: Path, m
         patched.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "peft" else usual(name, *rest))
         with pytest.raises(error(), match=r'pip install "peft>=0.15"'):
             train(given)
+
+
+def test_a_model_whose_scales_are_lost_is_refused(place: Path) -> None:
+    import folder_paths
+
+    write_pictures(place / "input" / "ink")
+    given = parts()
+    source = folder_paths.get_full_path_or_raise("diffusion_models", given["model_name"])
+    tensors = load_file(source)
+    name = "double_blocks.0.img_attn.qkv.weight"
+    tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+    metadata = pack("vino_core.checkpoints.files").read_metadata(source)
+    save_file(tensors, Path(source).with_name("cut_fp8.safetensors"), metadata)
+    with pytest.raises(error(), match="has no scale"):
+        train({**given, "model_name": "cut_fp8.safetensors"})
 
 
 def test_folders_in_front_of_the_name_are_made(place: Path) -> None:
