@@ -17,8 +17,8 @@ from vino_core.toyworld.tasks import ToySource
 from vino_core.vae import VAE, to_unit_range
 
 FILE = Path(__file__).parents[1] / "models" / "vino-tiny" / "vae.safetensors"
-LIMIT = 1e-3
-"""Rounding is 1e-5; a frame too many or too few in the causal padding is 1e-1."""
+LIMIT = 1e-4
+"""Rounding is 7e-6; a frame too many or too few in the causal padding is 1e-1."""
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +49,8 @@ def decibels(shown: Tensor, expected: Tensor) -> Tensor:
 
 
 def test_pictures_and_clips_come_back(vae: VAE) -> None:
-    """A file of chance weights has 6 dB, an untrained change of any layer costs at least 10."""
-    for task, count, floor in (("t2i", 24, 34.0), ("ti2i_baseimg", 24, 32.5), ("t2v", 8, 29.0)):
+    """Half a decibel below what the shipped file reaches; chance weights reach 6 dB."""
+    for task, count, floor in (("t2i", 24, 34.5), ("ti2i_baseimg", 24, 32.4), ("t2v", 8, 27.5)):
         expected = pictures(task, count)
         found = decibels(vae.decode(vae.encode_batch(expected)), expected).mean()
         assert found > floor, f"{task}: {found:.2f} dB"
@@ -88,7 +88,7 @@ def test_the_node_attaches_the_headless_latents(vae: VAE, stock: Any) -> None:
     picture, clip = pictures("t2i", 1)[0, 0], pictures("t2v", 1)[0]
     references = core.References((core.ImageReference(picture),), (core.VideoReference(clip, clip, 24.0),))
     prepared = given_references(references, 64, 64, 9)
-    branch = [[torch.zeros(1, 1, 1), {conditioning.REFERENCES: (0, 1)}]]
+    branch = [[torch.zeros(1, 1, 1), {conditioning.SYSTEM: "vino", conditioning.REFERENCES: (0, 1)}]]
     out = nodes().VINOReferenceLatents.execute(branch, branch, branch, stock, prepared)
     for latents, pixels in zip(out[0][0][1]["reference_latents"], (picture, clip), strict=True):
         assert (latents * VAE.scale - vae.encode(pixels)).abs().max() < LIMIT

@@ -39,7 +39,7 @@ class CausalConv(nn.Module):
             return _per_frame(
                 x, lambda flat: F.conv2d(flat, self.weight[:, :, -1], self.bias, padding=self.kernel // 2)
             )
-        return F.conv3d(F.pad(x, (0, 0, 0, 0, 2, 0)), self.weight, self.bias, padding=(0, 1, 1))
+        return _over_three_frames(F.pad(x, (0, 0, 0, 0, 2, 0)), self.weight, self.bias)
 
 
 class TimeConv(nn.Module):
@@ -52,7 +52,7 @@ class TimeConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.conv3d(x, self.weight, self.bias, stride=(self.stride, 1, 1))
+        return _over_three_frames(x, self.weight, self.bias, self.stride)
 
 
 class Norm(nn.Module):
@@ -229,3 +229,14 @@ def _per_frame(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
         return function(x[:, :, 0])[:, :, None]
     flat = function(x.transpose(1, 2).flatten(0, 1))
     return flat.unflatten(0, (batch, frames)).transpose(1, 2)
+
+
+def _over_three_frames(x: Tensor, weight: Tensor, bias: Tensor, stride: int = 1) -> Tensor:
+    """A 3-D convolution that is 3 frames deep and not padded in time, as a 2-D one over three frames' channels.
+
+    In fp32 on a CPU the 3-D one takes ten times as long.
+    """
+    frames = x.shape[2]
+    taps = torch.cat([x[:, :, tap : frames - 2 + tap : stride] for tap in range(3)], dim=1)
+    flat = weight.transpose(1, 2).flatten(1, 2)
+    return _per_frame(taps, lambda frame: F.conv2d(frame, flat, bias, padding=weight.shape[-1] // 2))
