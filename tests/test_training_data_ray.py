@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -49,18 +50,17 @@ def assert_same(one: Outcome, other: Outcome, bits: bool = True) -> None:
 
 
 class Dataset:
-    """What the engine uses of Ray Data's, in this process; what Ray would send to others is pickled here too."""
+    """What the engine uses of Ray Data's, in this process; what Ray would send to others can be pickled."""
 
     def __init__(self, rows: Iterable[dict[str, Any]]) -> None:
         self.rows = rows
 
     def map_batches(self, worker: type, fn_constructor_args: tuple[Any, ...], **options: Any) -> Dataset:
         assert options["batch_size"] == 1
-        sent = pickle.dumps((worker, fn_constructor_args))
+        assert pickle.dumps((worker, fn_constructor_args))
 
         def work() -> Iterator[dict[str, Any]]:
-            made, arguments = pickle.loads(sent)
-            instance = made(*arguments)
+            instance = worker(*deepcopy(fn_constructor_args))
             for row in reversed(list(self.rows)):  # in no promised order
                 try:
                     batch = instance({"number": np.array([row["number"]])})
