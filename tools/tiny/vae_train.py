@@ -230,7 +230,7 @@ def main() -> None:
     model = Model(args.width, args.noise)
     average = Model(args.width, args.noise)
     if args.init:
-        model.load_state_dict(torch.load(args.init)["average"])
+        model.load_state_dict(torch.load(args.init, weights_only=True)["average"])
     if args.file:
         model.train_time_alone(args.file)
         average.latents.fixed = True
@@ -240,7 +240,7 @@ def main() -> None:
     file = args.folder / "state.pt"
     args.folder.mkdir(parents=True, exist_ok=True)
     if file.is_file():
-        saved: dict[str, Any] = torch.load(file)
+        saved: dict[str, Any] = torch.load(file, weights_only=True)
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimiser.state, optimiser.count = saved["optimiser"], saved["step"]
