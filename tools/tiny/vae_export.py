@@ -64,7 +64,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
 
-    average = torch.load(args.run / "state.pt")["average"]
+    average = torch.load(args.run / "state.pt", weights_only=True)["average"]
     state = {name.removeprefix("vae."): value for name, value in average.items() if name.startswith("vae.")}
     seen = [kept(args.data, "pictures", 12000, "train")[:512], kept(args.data, "clips", 1500, "train")[:96]]
     load = lambda weights: WanVAE.from_tensors(weights, torch.float32, "cpu", str(args.run))  # noqa: E731
