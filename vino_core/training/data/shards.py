@@ -8,12 +8,12 @@ many text-to-image collections have them, are read too.
 from __future__ import annotations
 
 import json
-import os
+import mmap
 import re
 import tarfile
-import threading
 from bisect import bisect_right
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -92,23 +92,19 @@ class _Shard:
     """One archive with the places of its members."""
 
     def __init__(self, path: Path) -> None:
-        self._file: int | None = None
-        self._lock = threading.Lock()
         self.path = path
         self.samples = _samples(path)
 
+    @cached_property
+    def _bytes(self) -> mmap.mmap:
+        with self.path.open("rb") as file:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
     def read(self, offset: int, size: int) -> bytes:
-        if self._file is None:
-            with self._lock:
-                self._file = self._file or os.open(self.path, os.O_RDONLY)
-        data = os.pread(self._file, size, offset)
+        data = self._bytes[offset : offset + size]
         if len(data) != size:
             raise InputError(f"{self.path}: the shard ends early. Copy it again and remove {self.path.name}{_INDEX}.")
         return data
-
-    def __del__(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
 
 
 def _samples(path: Path) -> list[tuple[str, Members]]:
