@@ -38,7 +38,9 @@ class Team:
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
         ]
         # The loop sets autocast itself: with one process or many, the same operations run in the same types.
-        self.accelerator = Accelerator(cpu=parallel.device == "cpu", mixed_precision="no", kwargs_handlers=handlers)
+        # Without cpu, accelerate takes each of several processes on a machine without accelerators for the only one.
+        cpu = parallel.device == "cpu" or not torch.accelerator.is_available()
+        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
         self.parallel = parallel
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         launched = self.accelerator.distributed_type.value
