@@ -1,0 +1,1 @@
+"""The ablation studies on vino-tiny: what they are, how they run, what they measured."""

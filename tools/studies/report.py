@@ -1,0 +1,195 @@
+"""docs/ablations.md and its plots, from what the runs left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+from vino_core.errors import InputError
+from vino_core.media.output import write_aside, write_text
+from vino_core.training.metrics import read_record
+
+from .definition import STUDIES, SWEEP, Measure, Study, variants
+from .measures import LAST_STAGE, exam_file, read_report, value_of
+from .plots import Series, band, curves, dot_plot, line_plot
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Found = dict[str, dict[str, dict[int, float]]]
+"""Values by measure, variant and seed."""
+_SWEPT = {"identity": "own surface", "motion": "motion followed", "followed": "prompt followed"}
+_HEAD = """# Ablations
+
+What the parts of VINO are worth, measured on [vino-tiny](tiny.md): short trainings from one stage 0 base, scored by
+exact scorers on held-out examples of the toy world. Numbers are means over seeds with the standard deviation between
+them; n is the number of seeds. A difference smaller than the deviations says nothing, and what holds in this world need
+not hold for the large model. `python tools/ablations.py run` makes the runs, `python tools/ablations.py plot` this
+page.
+"""
+
+
+def finished(out: Path, name: str) -> dict[int, Path]:
+    """The folders of a variant by seed."""
+    return {int(path.name.removeprefix("seed")): path for path in sorted((out / name).glob("seed*"))}
+
+
+def collect(out: Path, study: Study) -> Found:
+    """Every measure of a study that each of its variants has; only seeds that all variants have done."""
+    found: Found = {}
+    for measure in study.measures:
+        values: dict[str, dict[int, float]] = {}
+        for name in study.variants:
+            folders = finished(out, name)
+            seen = {seed: measure.of(path) for seed, path in folders.items() if _is_trained(path)}
+            values[name] = {seed: value for seed, value in seen.items() if value is not None}
+        common = set.intersection(*(set(seeds) for seeds in values.values()))
+        if common:
+            found[measure.title] = {
+                name: {seed: seeds[seed] for seed in sorted(common)} for name, seeds in values.items()
+            }
+    return found
+
+
+def collect_sweep(out: Path) -> dict[str, dict[float, dict[int, float]]]:
+    """Values of the sweep by quantity, scale and seed; only scales that all seeds have done."""
+    folders = finished(out, SWEEP.name)
+    reports = {
+        scale: {seed: report for seed, path in folders.items() if (report := read_report(exam_file(path, str(scale))))}
+        for scale in SWEEP.scales
+    }
+    found: dict[str, dict[float, dict[int, float]]] = {}
+    for quantity in (*_SWEPT, "likeness", "confused"):
+        for scale, seeds in reports.items():
+            values = {seed: value_of(report, quantity) for seed, report in seeds.items()}
+            if values and len(values) == len(folders) and None not in values.values():
+                found.setdefault(quantity, {})[scale] = values
+    return found
+
+
+def write_report(out: Path, docs: Path) -> list[Path]:
+    """Write ablations.md, its plots and OUT/results.json. Raises InputError while no study has a result."""
+    text, pictures, results = [_HEAD], {}, {}
+    for study in STUDIES.values():
+        found = collect(out, study)
+        if found:
+            results[study.name] = found
+            text.append(_section(out, study, found, pictures))
+    swept = collect_sweep(out)
+    if swept:
+        results[SWEEP.name] = swept
+        text.append(_sweep_section(swept, pictures))
+    if not results:
+        raise InputError(f"{out}: no study has a result for all its variants yet. Run them first.")
+    text.append(_settings(out, results))
+    written = []
+    for name, picture in pictures.items():
+        written.append(docs / "ablations" / f"{name}.png")
+        written[-1].parent.mkdir(parents=True, exist_ok=True)
+        with write_aside(written[-1]) as file:
+            picture.save(file, format="PNG", optimize=True)
+    write_text(out / "results.json", json.dumps(results, indent=1))
+    write_text(docs / "ablations.md", "\n".join(text))
+    return [docs / "ablations.md", *written, out / "results.json"]
+
+
+def _section(out: Path, study: Study, found: Found, pictures: dict[str, Image]) -> str:
+    known = variants()
+    titles = {name: known[name].title for name in study.variants}
+    lines = [f"## {study.title}", "", study.about, ""]
+    lines += _table(study.measures, titles, found)
+    panels = {
+        measure.title: {
+            titles[name]: [measure.scale * value for value in seeds.values()]
+            for name, seeds in found[measure.title].items()
+        }
+        for measure in study.measures
+        if measure.title in found
+    }
+    pictures[study.name] = dot_plot(study.title, panels)
+    lines += ["", f"![{study.title}](ablations/{study.name}.png)", ""]
+    if study.curves:
+        pictures[f"{study.name}_loss"] = line_plot("Loss in stage 3", _losses(out, study, titles), "step of stage 3")
+        lines += [f"![Loss in stage 3](ablations/{study.name}_loss.png)", ""]
+    return "\n".join(lines)
+
+
+def _losses(out: Path, study: Study, titles: Mapping[str, str]) -> list[Series]:
+    """Tasks differ in the level of their loss, but at each step all variants of a seed train the same task."""
+    found = []
+    for name in study.variants:
+        seeds = [read_record(path / LAST_STAGE) for path in finished(out, name).values() if _is_trained(path)]
+        found.append(curves([[row["loss"] for row in rows] for rows in seeds], titles[name]))
+    return found
+
+
+def _table(measures: Sequence[Measure], titles: Mapping[str, str], found: Found) -> list[str]:
+    shown = [measure for measure in measures if measure.title in found]
+    arrows = {True: " ↑", False: " ↓", None: ""}
+    lines = [
+        "| | " + " | ".join(measure.title + arrows[measure.higher] for measure in shown) + " |",
+        "|---|" + "---|" * len(shown),
+    ]
+    for name, title in titles.items():
+        cells = [_cell(list(found[one.title][name].values()), one.scale, one.digits) for one in shown]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _cell(values: Sequence[float], scale: float, digits: int) -> str:
+    mean = f"{scale * fmean(values):.{digits}f}"
+    spread = f" ± {scale * stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{mean}{spread} (n={len(values)})"
+
+
+def _sweep_section(swept: Mapping[str, Mapping[float, Mapping[int, float]]], pictures: dict[str, Image]) -> str:
+    names = {**_SWEPT, "likeness": "likeness", "confused": "confused"}
+    scales = sorted({scale for values in swept.values() for scale in values})
+    lines = [
+        f"## {SWEEP.title}", "",
+        "The trained model is asked for the same clips of one to four subjects (`ti2v`) with several scales of image "
+        f"guidance, text guidance {SWEEP.text_scale:g}; seeds are those of the noise. Own surface: every subject shows "
+        "its own reference's pattern and no other. Likeness: correlation with the right pattern, 0 to 1. Confused: a "
+        "subject shows another reference's pattern. Motion followed: every subject moves as the prompt says. Prompt "
+        "followed: all of it.", "",
+        "| scale | " + " | ".join(name if key == "likeness" else f"{name}, %" for key, name in names.items()) + " |",
+        "|---|" + "---|" * len(names),
+    ]  # fmt: skip
+    for scale in scales:
+        cells = []
+        for quantity in names:
+            values = swept.get(quantity, {}).get(scale)
+            share = quantity != "likeness"
+            cells.append(_cell(list(values.values()), 100 if share else 1, 1 if share else 3) if values else "-")
+        lines.append(f"| {scale:g} | " + " | ".join(cells) + " |")
+    series = [
+        Series(title, [(scale, band([100 * one for one in seeds.values()])) for scale, seeds in swept[name].items()])
+        for name, title in _SWEPT.items()
+        if name in swept
+    ]
+    pictures[SWEEP.name] = line_plot(f"{SWEEP.title}, %", series, "scale", percent=True, marks=scales)
+    return "\n".join([*lines, "", f"![{SWEEP.title}](ablations/{SWEEP.name}.png)", ""])
+
+
+def _is_trained(folder: Path) -> bool:
+    return (folder / LAST_STAGE / "export" / "model.safetensors").is_file()
+
+
+def _settings(out: Path, results: Mapping[str, Any]) -> str:
+    """How the runs were made, from what they wrote down themselves."""
+    names = [name for study in STUDIES.values() if study.name in results for name in study.variants]
+    lines = ["## The runs", "",
+             "Shipped configs (`configs/tiny_stage*.yaml`) with the changes in `tools/studies/definition.py`.", "",
+             "| variant | steps of its stages | learning rates | examples tested |", "|---|---|---|---|"]  # fmt: skip
+    for name in dict.fromkeys(names):
+        folder = next(path for path in finished(out, name).values() if _is_trained(path))
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("stage*/run.json"))]
+        steps = ", ".join(f"{run['steps']:,} (stage {run['stage']})" for run in runs)
+        rates = ", ".join(f"{run['optimizer']['learning_rate']:g}" for run in runs)
+        reports = {path.stem: read_report(path) for path in sorted((folder / "exams").glob("*.json"))}
+        exams = ", ".join(f"{report['settings']['count']} {exam}" for exam, report in reports.items())
+        lines.append(f"| {variants()[name].title} | {steps} | {rates} | {exams or '-'} |")
+    return "\n".join([*lines, ""])

@@ -1,0 +1,247 @@
+"""Training and testing of variants, in pieces of minutes; what is finished is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vino_core.checkpoints.files import load_mmdit, load_tokens
+from vino_core.encoder.transformers_engine import load_engine
+from vino_core.errors import InputError
+from vino_core.media.output import write_text
+from vino_core.pipeline import Pipeline
+from vino_core.systems import get_system
+from vino_core.systems.vino_tiny import VINO_TINY
+from vino_core.toyworld.evaluate import evaluate
+from vino_core.toyworld.requests import Settings, from_pipeline
+from vino_core.training.config import Files, RunConfig, load_config
+from vino_core.training.export import MODEL, TOKENS
+from vino_core.training.loop import Trainer
+from vino_core.training.parts import load_parts
+from vino_core.training.sources import training_sources
+from vino_core.training.team import Team
+from vino_core.vae import VAE
+
+from .definition import EXAMS, SWEEP, Exam, Stage, Variant
+from .measures import exam_file, read_report
+from .unbounded import registered, without_boundaries
+
+PARTS = ("model", "tokens", "text_encoder", "vae")
+_BATCH = 32
+
+
+class OutOfTime(Exception):
+    """The minutes are over; everything that was done is kept."""
+
+
+class Clock:
+    """Says when `minutes` are over; None: never."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes
+
+    @property
+    def is_over(self) -> bool:
+        return self._end is not None and time.monotonic() >= self._end
+
+    def check(self) -> None:
+        if self.is_over:
+            raise OutOfTime
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a series of runs lies and what it starts from. `changes` apply to every run, after the variant's own.
+
+    `count`: test no more than so many examples of each task.
+    """
+
+    out: Path
+    base: Path
+    configs: Path
+    changes: tuple[str, ...] = ()
+    count: int | None = None
+
+    def folder(self, name: str, seed: int) -> Path:
+        return self.out / name / f"seed{seed}"
+
+    def limited(self, exam: Exam) -> Exam:
+        return exam if self.count is None else replace(exam, count=min(exam.count, self.count))
+
+
+Say = Callable[[str], None]
+
+
+def run_variants(place: Place, variants: Iterable[Variant], seeds: Sequence[int], clock: Clock, say: Say) -> None:
+    """Train and test every variant with every seed, a seed of all variants before the next one.
+
+    Raises OutOfTime when the clock says so, and InputError for runs of other settings in the same place.
+    """
+    chosen = list(variants)
+    with registered():
+        for seed in seeds:
+            for variant in chosen:
+                last = None
+                for stage in variant.stages:
+                    last = stage_config(place, variant, stage, seed, last)
+                    train_stage(last, clock, say)
+                run_exams(place, variant, last, seed, clock, say)
+
+
+def stage_config(place: Place, variant: Variant, stage: Stage, seed: int, before: RunConfig | None) -> RunConfig:
+    """The config of one stage, which starts from the result of the stage `before` or from the base."""
+    changes = [*stage.settings, f"out={place.folder(variant.name, seed) / f'stage{stage.number}'}", f"seed={seed}"]
+    changes.append(f"system={variant.system.name}")
+    if before is None:
+        changes += [f"files.model={base_of(place, variant)}", "files.tokens=null"]
+    else:
+        tokens = exported(before)[1:]
+        changes += [f"files.model={exported(before)[0]}", f"files.tokens={tokens[0] if tokens else 'null'}"]
+    run = load_config(place.configs / f"tiny_stage{stage.number}.yaml", [*changes, *place.changes])
+    # The data of what is never drawn need not be there.
+    drawn = {name: task for name, task in run.data.tasks.items() if task.weight > 0}
+    return replace(run, data=replace(run.data, tasks=drawn))
+
+
+def base_of(place: Place, variant: Variant) -> Path:
+    """The base, for a system with fewer connectors a copy without them."""
+    if not place.base.is_file():
+        raise InputError(f"{place.base}: there is no such base. Train stage 0, or name its result with --base.")
+    if variant.system.name == VINO_TINY.name:
+        return place.base
+    path = place.out / "base" / f"{variant.system.name}-{_digest(place.base)[:12]}.safetensors"
+    if not path.is_file():
+        without_boundaries(place.base, path)
+    return path
+
+
+def exported(run: RunConfig) -> list[Path]:
+    """The files that the run ends with: the model and, where it has any, the learnable tokens."""
+    folder = Path(run.out) / "export"
+    return [folder / MODEL] if run.tokens == 0 else [folder / MODEL, folder / TOKENS]
+
+
+def train_stage(run: RunConfig, clock: Clock, say: Say) -> None:
+    """Begin, or go on from the last checkpoint, until the run's or the clock's end."""
+    _note(run)
+    if all(path.is_file() for path in exported(run)):
+        return
+    clock.check()
+    # Data and latents are vino-tiny's for every variant of it.
+    sources = training_sources(replace(run, system=VINO_TINY.name))
+    with Team(run.parallel) as team:
+        trainer = Trainer(run, load_parts(run, team.device), sources, team)
+        say(f"{run.out}: from step {trainer.state.step} of {run.steps}")
+
+        def report(step: int, steps: int, record: object) -> None:
+            if clock.is_over and step < steps:
+                trainer.save()
+                raise OutOfTime
+
+        trainer.train(report)
+    shutil.rmtree(Path(run.out) / "checkpoints")
+
+
+def _note(run: RunConfig) -> None:
+    """Write down what the run is, or compare with what was written."""
+    path = Path(run.out) / "run.json"
+    wanted = {**run.identity(), "steps": run.steps, "files": asdict(run.files), "start": _digest(Path(run.files.model))}
+    wanted = json.loads(json.dumps(wanted))
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(wanted, indent=1))
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    names = ", ".join(sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)))
+    if names:
+        raise InputError(
+            f"{run.out} holds a run with other settings ({names}). Choose another --out, or remove that folder."
+        )
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def run_exams(place: Place, variant: Variant, run: RunConfig, seed: int, clock: Clock, say: Say) -> None:
+    """Score the trained variant on held-out examples, and keep the reports beside the run."""
+    folder = place.folder(variant.name, seed)
+
+    @cache
+    def pipeline() -> Pipeline:
+        model, *tokens = exported(run)
+        return load_pipeline(run.system, model, tokens[0] if tokens else None, run.files, run)
+
+    for name in variant.exams:
+        _take(place.limited(EXAMS[name]), exam_file(folder, name), pipeline, Settings(seed=seed), clock, say)
+
+
+def run_sweep(place: Place, trained: Path, seeds: Sequence[int], clock: Clock, say: Say) -> None:
+    """Ask the model in the folder `trained` for the same clips with every scale; seeds are those of the noise."""
+    files = {name: trained / f"{name}.safetensors" for name in PARTS}
+    missing = [str(path) for path in files.values() if not path.is_file()]
+    if missing:
+        raise InputError(f"--trained {trained}: {', '.join(missing)} missing. Name a folder such as models/vino-tiny.")
+    run = load_config(place.configs / "tiny_stage3.yaml", place.changes)
+
+    @cache
+    def pipeline() -> Pipeline:
+        others = Files(text_encoder=str(files["text_encoder"]), vae=str(files["vae"]))
+        return load_pipeline(VINO_TINY.name, files["model"], files["tokens"], others, run)
+
+    model = _digest(files["model"])
+    for seed in seeds:
+        for scale in SWEEP.scales:
+            settings = Settings(seed=seed, text_scale=SWEEP.text_scale, image_scale=scale)
+            path = exam_file(place.folder(SWEEP.name, seed), str(scale))
+            _take(place.limited(SWEEP.exam), path, pipeline, settings, clock, say, {"model": model})
+
+
+def _take(
+    exam: Exam,
+    path: Path,
+    pipeline: Callable[[], Pipeline],
+    settings: Settings,
+    clock: Clock,
+    say: Say,
+    more: dict[str, Any] | None = None,
+) -> None:
+    wanted = {"count": exam.count, "captions": exam.captions, **vars(settings), **(more or {})}
+    found = read_report(path)
+    if found is not None and all(found["settings"].get(name) == value for name, value in wanted.items()):
+        return
+    clock.check()
+    say(str(path))
+    made = evaluate(
+        from_pipeline(pipeline(), settings), (exam.task,), exam.count, captions=exam.captions, batch=_BATCH, shown=0,
+        settings={**vars(settings), **(more or {})},
+    )  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(made.report.as_json(), indent=1))
+
+
+def load_pipeline(system: str, model: Path, tokens: Path | None, files: Files, run: RunConfig) -> Pipeline:
+    """What `evaluate` asks for results; `tokens` None for a model without learnable tokens."""
+    device = torch.accelerator.current_accelerator() if run.parallel.device == "auto" else None
+    device = str(device or "cpu")
+    dtype = getattr(torch, run.parallel.dtype)
+    engine = load_engine(files.text_encoder, dtype, device)
+    mmdit, _ = load_mmdit(model, dtype, device)
+    return Pipeline(
+        system=get_system(system),
+        engine=engine,
+        tokens=torch.empty(0, engine.hidden_size) if tokens is None else load_tokens(tokens),
+        model=mmdit,
+        vae=VAE.load(files.vae, dtype, device),
+        device=device,
+    )
