@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from training_runs import FRESH, one_thread  # noqa: F401
 from vino_core.checkpoints.files import load_mmdit, model_metadata, save_tokens
 from vino_core.checkpoints.header import TensorInfo
 from vino_core.checkpoints.writing import Plan, write_safetensors
+from vino_core.encoder.transformers_engine import TransformersEngine, load_engine
 from vino_core.errors import InputError
 from vino_core.mmdit.packing import positions
 from vino_core.systems import SYSTEMS
 from vino_core.systems.vino_tiny import VINO_TINY
+from vino_core.training import parts
 from vino_core.training.config import Fresh
 from vino_core.training.metrics import read_record
 from vino_core.training.parts import fresh_config, fresh_mmdit, fresh_tokens
@@ -66,6 +69,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         (folder / f"tiny_stage{number}.yaml").write_text(yaml.safe_dump(values))
     base = write_model(folder / "base.safetensors", VINO_TINY)
     return Place(folder / "runs", base, folder, count=1)
+
+
+@pytest.fixture(autouse=True)
+def one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text encoder is frozen and takes longest to load: once for all runs."""
+    for module in (parts, running):
+        monkeypatch.setattr(module, "load_engine", _engine)
+
+
+@cache
+def _engine(*arguments: Any) -> TransformersEngine:
+    return load_engine(*arguments)
 
 
 class Interrupted(Clock):
@@ -130,7 +145,7 @@ def test_it_stops_goes_on_and_reports(place: Place, monkeypatch: pytest.MonkeyPa
     pieces = 0
     while True:
         pieces += 1
-        assert pieces < 40
+        assert pieces < 12
         try:
             run_variants(where, chosen[:1], (0,), Interrupted(2), quiet)
             break

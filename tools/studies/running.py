@@ -116,7 +116,7 @@ def base_of(place: Place, variant: Variant) -> Path:
     """The base, for a system with fewer connectors a copy without them."""
     if not place.base.is_file():
         raise InputError(f"{place.base}: there is no such base. Train stage 0, or name its result with --base.")
-    if variant.system.name == VINO_TINY.name:
+    if variant.system.boundary_connector is not None:
         return place.base
     path = place.out / "base" / f"{variant.system.name}-{_digest(place.base)[:12]}.safetensors"
     if not path.is_file():
@@ -232,8 +232,8 @@ def _take(
 
 def load_pipeline(system: str, model: Path, tokens: Path | None, files: Files, run: RunConfig) -> Pipeline:
     """What `evaluate` asks for results; `tokens` None for a model without learnable tokens."""
-    device = torch.accelerator.current_accelerator() if run.parallel.device == "auto" else None
-    device = str(device or "cpu")
+    free = run.parallel.device == "auto" and torch.accelerator.is_available()
+    device = torch.accelerator.current_accelerator() if free else torch.device("cpu")
     dtype = getattr(torch, run.parallel.dtype)
     engine = load_engine(files.text_encoder, dtype, device)
     mmdit, _ = load_mmdit(model, dtype, device)
