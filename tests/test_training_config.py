@@ -24,7 +24,7 @@ PAPER = {
 
 def test_all_shipped_configs_are_there() -> None:
     wanted = {f"{name}_stage{n}" for name in ("vino", "vogue", "tiny") for n in (1, 2, 3)}
-    assert {path.stem for path in SHIPPED} == wanted | {"tiny_stage0", "lora_finetune"}
+    assert {path.stem for path in SHIPPED} == wanted | {"tiny_stage0", "tiny_stage0_clips", "lora_finetune"}
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
@@ -89,6 +89,7 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
     for changes, message in [
         ({"files": {"text_encoder": "-", "vae": "-", "tokens": "x"}}, "tokens and files.tokens contradict"),
         ({"stage": 0}, "plain_text belongs to stage 0"),
+        ({"files": {"text_encoder": "-", "vae": "-", "plain_text": "x"}}, "files.plain_text belongs beside"),
         ({"stage": 0, "train": ["mmdit", "plain_text"]}, "no learnable tokens"),
         ({"stage": None, "lora": {}, "train": ["mmdit"]}, "lora keeps the MMDiT"),
         ({"data": {"tasks": {}}}, "data.tasks is empty"),

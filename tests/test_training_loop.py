@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from training_runs import Numbers, config, exact, one_thread, parts, sources, tasks, train  # noqa: F401
 
 from vino_core.checkpoints.files import load_mmdit, load_tokens, read_metadata
 from vino_core.errors import InputError
 from vino_core.training import state as state_module
-from vino_core.training.loop import Trainer
+from vino_core.training.loop import Trainer, build_network
 from vino_core.training.metrics import read_record
+from vino_core.training.stages import check_stage
 from vino_core.training.team import Team
 
 STEPS = 7
@@ -200,3 +202,29 @@ def test_the_result_is_a_model_that_inference_loads(tmp_path: Path) -> None:
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, average[f"mmdit.{name}"])
     assert not torch.equal(average["tokens"], trainer.network.tokens)
+
+
+BASE = {"stage": 0, "train": ["mmdit", "plain_text"], "tokens": None, "data": {"tasks": tasks("t2i")}}
+
+
+def test_a_base_goes_on_from_another_one(tmp_path: Path) -> None:
+    first = config(tmp_path / "pictures", ema=0.5, **BASE)
+    with Team(first.parallel) as team:
+        trainer = Trainer(first, parts(first), sources(first), team)
+        trainer.train()
+    files = {
+        "model": str(tmp_path / "pictures/export/model.safetensors"),
+        "plain_text": str(tmp_path / "pictures/export/plain_text.safetensors"),
+    }
+    following = config(tmp_path / "clips", files=files, fresh=None, **BASE)
+    check_stage(following, read_metadata(files["model"]))
+    network = build_network(following, parts(following))
+    for name, tensor in network.plain_text.state_dict().items():
+        assert torch.equal(tensor, trainer.state.ema.shadow[f"plain_text.{name}"])
+
+
+def test_another_plain_text_encoder_is_refused(tmp_path: Path) -> None:
+    run = config(tmp_path, files={"model": "-", "plain_text": str(tmp_path / "other.safetensors")}, fresh=None, **BASE)
+    save_file({"words.weight": torch.zeros(2, 3)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="other.safetensors: not the plain text encoder"):
+        build_network(run, parts(run))

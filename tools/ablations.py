@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--studies", nargs="+", choices=names, default=list(names), help="default: all")
     run.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="default: 0 1 2")
     run.add_argument("--minutes", type=float, help="stop after so many minutes; default: when all is done")
-    run.add_argument("--base", type=Path, default=Path("runs/tiny_stage0/export/model.safetensors"),
+    run.add_argument("--base", type=Path, default=Path("runs/tiny_stage0_clips/export/model.safetensors"),
                      help="result of stage 0 that all variants start from (default: %(default)s)")  # fmt: skip
     run.add_argument("--trained", type=Path, default=Path("models/vino-tiny"),
                      help=f"folder of the trained model for {SWEEP.name} (default: %(default)s)")  # fmt: skip

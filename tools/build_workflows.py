@@ -2,8 +2,8 @@
 
     python tools/build_workflows.py [NAME ...]
 
-starts a ComfyUI with miniature random weights, opens every graph of tools/workflows/shipped.py in the real frontend, lays
-it out and saves it (or only those named). Run it after changing a task or a node's inputs. Needs Chromium.
+starts a ComfyUI with miniature random weights, opens every graph of tools/workflows/shipped.py in the real frontend,
+lays it out and saves it (or only those named). Run it after changing a task or a node's inputs. Needs Chromium.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Write `locales/en/nodeDefs.json`, the node texts that translators start from, out of the nodes themselves.
 
-    COMFYUI_PATH=... python tools/write_locales.py
+COMFYUI_PATH=... python tools/write_locales.py
 """
 
 from __future__ import annotations

@@ -18,13 +18,17 @@ Part = Literal["mmdit", "connectors", "tokens", "plain_text"]
 
 @dataclass(frozen=True)
 class Files:
-    """Where a run starts. `model` has MMDiT and connectors; `base` an MMDiT alone (HunyuanVideo T2V)."""
+    """Where a run starts. `model` has MMDiT and connectors; `base` an MMDiT alone (HunyuanVideo T2V).
+
+    `plain_text` lets a stage 0 go on from the result of another one: first pictures, then clips too.
+    """
 
     text_encoder: str
     vae: str
     model: str | None = None
     base: str | None = None
     tokens: str | None = None
+    plain_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -267,6 +271,10 @@ def _check(run: RunConfig) -> None:
     _require(len(starts) == 1, f"a run starts from one of files.model, files.base, fresh; given: {starts or 'none'}.")
     _require(not (run.tokens is not None and run.files.tokens), "tokens and files.tokens contradict: choose one.")
     _require((run.stage == 0) == ("plain_text" in run.train), "train: plain_text belongs to stage 0 and only there.")
+    _require(
+        bool(run.files.plain_text) == (run.stage == 0 and bool(run.files.model)),
+        "files.plain_text belongs beside files.model in a stage 0 that goes on from another one, and only there.",
+    )
     if run.stage == 0:
         _require(set(run.train) == {"mmdit", "plain_text"}, "stage 0 trains mmdit and plain_text, nothing else.")
         _require(run.tokens is None and not run.files.tokens, "stage 0 has no learnable tokens: leave them out.")

@@ -20,10 +20,11 @@ from .team import Team, local
 MODEL = "model.safetensors"
 TOKENS = "tokens.safetensors"
 LORA = "lora.safetensors"
+PLAIN_TEXT = "plain_text.safetensors"
 
 
 def export(run: RunConfig, network: Network, ema: EMA | None, team: Team, folder: Path) -> list[Path]:
-    """Write model (or LoRA) and tokens under `folder`, the averaged weights where there are any.
+    """Write model (or LoRA), tokens and plain text encoder under `folder`, the averaged weights where there are any.
 
     All processes must call; the first one writes. The metadata names the stage, which the next stage looks at.
     """
@@ -35,9 +36,12 @@ def export(run: RunConfig, network: Network, ema: EMA | None, team: Team, folder
         name: value(name) for name in parameters if name.startswith("mmdit.") and (run.lora is None or "lora_" in name)
     }
     tokens = value("tokens") if network.tokens is not None else None
+    plain_text = {name: value(name) for name in parameters if name.startswith("plain_text.")}
     if team.first:
         try:
             written = _write(run, network, mmdit, tokens, folder)
+            if plain_text:
+                written.append(_write_plain_text(plain_text, run.system, folder / PLAIN_TEXT))
         except Exception as problem:  # told to the other processes, then raised
             error = problem
     team.agree(error)
@@ -76,3 +80,10 @@ def _write(
         save_tokens(folder / TOKENS, tokens, run.system, overwrite=True)
         written.append(folder / TOKENS)
     return written
+
+
+def _write_plain_text(weights: dict[str, Tensor], system: str, path: Path) -> Path:
+    infos = {name: TensorInfo(torch.float32, tuple(tensor.shape)) for name, tensor in weights.items()}
+    metadata = {"format": "pt", "system": system, "kind": "plain_text"}
+    write_safetensors([Plan(path, infos, lambda name: [weights[name]], metadata)], overwrite=True)
+    return path

@@ -26,7 +26,7 @@ from .lora import add_lora
 from .loss import draw_sigma, noised, velocity_loss
 from .metrics import Metrics
 from .mixture import task_of_step
-from .network import Network, PlainText
+from .network import Network, PlainText, load_plain_text
 from .optimizer import clip_gradients, make_optimizer, rate
 from .parts import Parts
 from .prepare import Prepared, prepare
@@ -48,6 +48,8 @@ def build_network(run: RunConfig, parts: Parts) -> Network:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(run.seed)
             plain = PlainText(parts.mmdit.config.text_dim)
+        if run.files.plain_text is not None:
+            load_plain_text(plain, run.files.plain_text)
     tokens = None if parts.tokens is None else parts.tokens
     if run.lora is not None:
         add_lora(parts.mmdit, run.lora, run.seed)

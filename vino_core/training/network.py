@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..checkpoints.sources import Checkpoint
 from ..encoder.encode import append_tokens
 from ..encoder.engine import BatchEngine
+from ..errors import InputError
 from ..mmdit.connectors import connect
 from ..mmdit.model import Conditioning, MMDiT, run_block
 from ..systems.base import System
@@ -29,6 +31,15 @@ class PlainText(nn.Module):
         """Token ids [B, n] -> [B, n, width]; ids beyond the table share rows, tokens beyond the last place share it."""
         order = torch.arange(ids.shape[1], device=ids.device).clamp(max=self.places.num_embeddings - 1)
         return self.words(ids % self.words.num_embeddings) + self.places(order)
+
+
+def load_plain_text(module: PlainText, path: str) -> None:
+    """Fill in the weights that an earlier stage 0 exported. Raises InputError when the file's are others."""
+    checkpoint = Checkpoint([path], strip=("plain_text.",))
+    wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    if dict(checkpoint.shapes) != wanted:
+        raise InputError(f"{path}: not the plain text encoder of a stage 0 with a text stream of this width.")
+    module.load_state_dict({name: checkpoint.read(name) for name in wanted})
 
 
 def checkpointed(kind: str, index: int, block: nn.Module, *arguments: Any, **needed: Any) -> Any:

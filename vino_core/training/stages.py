@@ -65,7 +65,7 @@ def check_stage(run: RunConfig, metadata: Mapping[str, str]) -> None:
             "Correct it, or set any_order for an experiment."
         )
     before = metadata.get("stage")
-    allowed = {0: (None,), 1: (None, "0"), 2: ("1", "2"), 3: ("2", "3")}[run.stage]
+    allowed = {0: (None, "0"), 1: (None, "0"), 2: ("1", "2"), 3: ("2", "3")}[run.stage]
     if before not in allowed:
         found = "of no known stage" if before is None else f"the result of stage {before}"
         raise InputError(
