@@ -42,14 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..media.output import write_image, write_text
-    from ..toyworld.evaluate import PICTURES_AND_CLIPS, evaluate
+    from ..toyworld.evaluate import evaluate
     from ..toyworld.requests import Settings, from_pipeline
     from ..toyworld.sheet import contact_sheet
+    from ..training.example import GENERATION_TASKS
 
-    tasks = tuple(dict.fromkeys(arguments.tasks or PICTURES_AND_CLIPS))
-    wrong = [task for task in tasks if task not in PICTURES_AND_CLIPS]
+    tasks = tuple(dict.fromkeys(arguments.tasks or GENERATION_TASKS))
+    wrong = [task for task in tasks if task not in GENERATION_TASKS]
     if wrong:
-        raise InputError(f"--tasks {' '.join(wrong)}: unknown. Choose from {', '.join(PICTURES_AND_CLIPS)}.")
+        raise InputError(f"--tasks {' '.join(wrong)}: unknown. Choose from {', '.join(GENERATION_TASKS)}.")
     check_folder(arguments.out)
     system = choose_system(arguments)
     settings = Settings(

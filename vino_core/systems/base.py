@@ -97,7 +97,3 @@ class System:
         """Latent size of a clip of `frames` pictures of `height` x `width` pixels."""
         time, rows, columns = self.vae_stride
         return (frames - 1) // time + 1, height // rows, width // columns
-
-    def negative_for(self, frames: int) -> str:
-        """Default negative prompt: one for pictures, another for clips."""
-        return self.negative_image if frames == 1 else self.negative_video

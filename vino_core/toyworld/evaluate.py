@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError
-from ..training.example import Example
+from ..training.example import GENERATION_TASKS, Example
 from .plans import ToyExample
 from .reports import Report
 from .scorers import Score, score
@@ -17,20 +17,6 @@ from .tasks import ToySource
 
 Generate = Callable[[list[Example]], list[Tensor]]
 Progress = Callable[[int, int], None]
-
-PICTURES_AND_CLIPS = (
-    "t2i",
-    "t2v",
-    "i2v",
-    "ti2v",
-    "ti2i",
-    "ti2i_baseimg",
-    "tv2v",
-    "tiv2v",
-    "tiv2v_clone",
-    "tiv2v_camclone",
-)
-"""Every task but the two proxies of training, which a request cannot ask for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +38,7 @@ class Evaluation:
 
 def evaluate(
     generate: Generate,
-    tasks: Sequence[str] = PICTURES_AND_CLIPS,
+    tasks: Sequence[str] = GENERATION_TASKS,
     count: int = 100,
     split: str = "heldout",
     seed: int = 0,

@@ -161,9 +161,7 @@ def _references(vae: VAE, samples: Sequence[Prepared], device: torch.device | st
 
 def _latents(vae: VAE, clips: Sequence[Tensor], ready: Sequence[Tensor | None], device: torch.device | str) -> Tensor:
     """Scaled latents [B, 16, t, h, w] of clips of one size, made here where they are not `ready`."""
-    found = ready
-    missing = [number for number, latents in enumerate(ready) if latents is None]
-    if missing:
-        made = vae.encode_batch(torch.stack([clips[number] for number in missing]))
-        found = [made[missing.index(number)] if latents is None else latents for number, latents in enumerate(ready)]
+    missing = [clip for clip, latents in zip(clips, ready, strict=True) if latents is None]
+    made = iter(vae.encode_batch(torch.stack(missing))) if missing else iter(())
+    found = [next(made) if latents is None else latents for latents in ready]
     return torch.stack([latents.to(device, torch.float32) for latents in found])

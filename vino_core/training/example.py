@@ -7,7 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-TASKS = (
+GENERATION_TASKS = (
     "t2i",
     "t2v",
     "i2v",
@@ -18,10 +18,10 @@ TASKS = (
     "tiv2v",
     "tiv2v_clone",
     "tiv2v_camclone",
-    "reconstruct_image",
-    "select_image",
 )
-"""Every task of training: those of generation, and the two proxies of stages 1 and 2 (VINO paper section 2.3)."""
+TASKS = (*GENERATION_TASKS, "reconstruct_image", "select_image")
+"""Every task of training: those of generation, and the two proxies of stages 1 and 2, which a request cannot ask for
+(VINO paper section 2.3)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,8 @@ def export(run: RunConfig, network: Network, ema: EMA | None, team: Team, folder
         try:
             written = _write(run, network, mmdit, tokens, folder)
             if plain_text:
-                written.append(_write_plain_text(plain_text, run.system, folder / PLAIN_TEXT))
+                metadata = {"format": "pt", "system": run.system, "kind": "plain_text"}
+                written.append(_save(folder / PLAIN_TEXT, plain_text, torch.float32, metadata))
         except Exception as problem:  # told to the other processes, then raised
             error = problem
     team.agree(error)
@@ -70,20 +71,17 @@ def _write(
         written.append(folder / LORA)
     else:
         dtype = getattr(torch, run.parallel.dtype)
-        infos = {name: TensorInfo(dtype, tuple(tensor.shape)) for name, tensor in weights.items()}
         metadata = model_metadata(run.system, network.mmdit.config)
         if run.stage is not None:
             metadata["stage"] = str(run.stage)
-        write_safetensors([Plan(folder / MODEL, infos, lambda name: [weights[name]], metadata)], overwrite=True)
-        written.append(folder / MODEL)
+        written.append(_save(folder / MODEL, weights, dtype, metadata))
     if tokens is not None:
         save_tokens(folder / TOKENS, tokens, run.system, overwrite=True)
         written.append(folder / TOKENS)
     return written
 
 
-def _write_plain_text(weights: dict[str, Tensor], system: str, path: Path) -> Path:
-    infos = {name: TensorInfo(torch.float32, tuple(tensor.shape)) for name, tensor in weights.items()}
-    metadata = {"format": "pt", "system": system, "kind": "plain_text"}
+def _save(path: Path, weights: dict[str, Tensor], dtype: torch.dtype, metadata: dict[str, str]) -> Path:
+    infos = {name: TensorInfo(dtype, tuple(tensor.shape)) for name, tensor in weights.items()}
     write_safetensors([Plan(path, infos, lambda name: [weights[name]], metadata)], overwrite=True)
     return path

@@ -10,10 +10,10 @@ from pathlib import Path
 from ..errors import InputError
 from .data.captioned import TASKS as CAPTIONED
 from .data.captioned import CaptionedSource
-from .data.check import open_media
+from .data.check import open_target
 from .data.folder import FolderSource
 from .data.manifest import NAME
-from .data.stored import StoredSource, is_clip, usable_frames
+from .data.stored import StoredSource
 from .example import TASKS, Example
 
 Size = tuple[int, int]
@@ -93,22 +93,13 @@ def survey(folder: Path) -> Survey:
         usable = []
         for index in range(len(source)):
             try:
-                prompt = source.row(index).prompt
-                sizes.append(_look(source, index))
-                digest.update(f"{task} {prompt}\n{source.stamp(index)}\n".encode())
+                row = source.row(index)
+                _, height, width = open_target(source, index, row)
+                sizes.append((width, height))
+                digest.update(f"{task} {row.prompt}\n{source.stamp(index)}\n".encode())
                 usable.append(index)
             except InputError as error:
                 problems.append(str(error))
         if usable:
             rows[task] = tuple(usable)
     return Survey(rows, tuple(problems), tuple(sizes), digest.hexdigest())
-
-
-def _look(source: StoredSource, index: int) -> Size:
-    """Size of the target. Raises InputError for a file that cannot be used."""
-    row = source.row(index)
-    sizes = [open_media(source, index, name) for name in row.media]
-    frames, height, width = sizes[0]
-    if is_clip(row.target):
-        usable_frames(frames, row.target)
-    return width, height

@@ -26,7 +26,7 @@ from .latents import LatentSource, cache_root, cache_settings
 from .manifest import find_manifest, manifest_rows
 from .opening import stored_source
 from .shards import ShardSource
-from .stored import StoredSource, is_clip, usable_frames
+from .stored import Row, StoredSource, is_clip, usable_frames
 
 Progress = Callable[[int, int], None]
 """Called with (examples looked at, examples in all)."""
@@ -78,15 +78,19 @@ class Checker:
         try:
             row = source.row(index)
             where = f"{source.place}, example {index} ({row.id})"
-            sizes = [open_media(source, index, name, self.full) for name in row.media]
-            frames, height, width = sizes[0]
-            if is_clip(row.target):
-                frames = usable_frames(min(frames, source.frames or frames), row.target)
-            return fitted(
-                (frames, height, width), len(row.images), len(row.videos), source.name, self.data, self.system
-            )
+            size = open_target(source, index, row, self.full)
+            return fitted(size, len(row.images), len(row.videos), source.name, self.data, self.system)
         except InputError as error:
             return f"{where}: {error}"
+
+
+def open_target(source: StoredSource, index: int, row: Row, full: bool = False) -> tuple[int, int, int]:
+    """Usable frames, height and width of an example's target, after all files of its row were opened. Raises InputError
+    for one that cannot be used."""
+    frames, height, width = [open_media(source, index, name, full) for name in row.media][0]
+    if is_clip(row.target):
+        frames = usable_frames(min(frames, source.frames or frames), row.target)
+    return frames, height, width
 
 
 def open_media(source: StoredSource, index: int, name: str, full: bool = False) -> tuple[int, int, int]:

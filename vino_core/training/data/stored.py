@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -66,26 +67,26 @@ class Row:
         return (self.target, *self.images, *self.videos)
 
 
-class StoredSource:
+class StoredSource(ABC):
     """Examples of one task by number (an ExampleSource). `place` is what messages call it."""
 
     def __init__(self, name: str, place: Path, frames: int | None = None) -> None:
         self.name, self.place, self.frames = name, place, frames
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
+    @abstractmethod
     def row(self, index: int) -> Row:
         """Row number `index`. Raises InputError when it cannot be used, whatever its media hold."""
-        raise NotImplementedError
 
+    @abstractmethod
     def media(self, index: int, name: str) -> Path | Encoded:
         """One of the row's media, to be read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size(self, index: int, name: str) -> int:
         """Bytes of one of the row's media. Raises InputError when it is missing."""
-        raise NotImplementedError
 
     def example(self, index: int) -> Example:
         """Example number `index`; of its target the first `frames` frames at most. Raises InputError when unusable."""
