@@ -172,18 +172,18 @@ def test_it_trains_after_sampling_in_inference_mode(place: Path) -> None:
     write_pictures(place / "input" / "ink", {"cat": ""} | {"cat": "a cat in ink"})
     given = parts()
     packing = pack("vino_core.mmdit.packing")
-    usual = packing.rotary_table
-    usual.cache_clear()
+    usual, tables = packing.rotary_table, packing.small_tables
+    tables.cache_clear()
     layouts: list[Any] = []
     with pytest.MonkeyPatch.context() as patched:
         model = pack("vino_core.mmdit.model")
         patched.setattr(model, "rotary_table", lambda *key: layouts.append(key) or usual(*key))
         train(given, steps=1, dropout=0.0)
-        usual.cache_clear()
+        tables.cache_clear()
         with torch.inference_mode():
             usual(*layouts[0])
         train(given, steps=2, dropout=0.0)
-    assert usual.cache_info().hits
+    assert tables.cache_info().hits
 
 
 @pytest.mark.parametrize(

@@ -102,13 +102,21 @@ def positions(layout: Layout, device: torch.device | str = "cpu") -> Tensor:
     return torch.cat(parts)
 
 
-@lru_cache(maxsize=4)
+_SMALL = 4096
+"""Tokens of a layout whose table is small: 2 MB at most for heads of width 128."""
+
+
 def rotary_table(layout: Layout, text: int, axes: Grid, theta: float, device: torch.device) -> Tensor:
     """Rotary factors `cos + i sin` of `text` text tokens, which do not rotate, and the layout's N tokens.
 
-    Complex64 [text + N, D/2] for head width D = sum(axes). Cached because every step of a run asks for the same few
-    layouts (one per guidance branch).
+    Complex64 [text + N, D/2] for head width D = sum(axes).
     """
+    cached = small_tables if layout.tokens <= _SMALL else large_tables
+    table = cached(layout, axes, theta, device)
+    return torch.cat((table.new_ones(text, table.shape[1]), table))
+
+
+def _layout_table(layout: Layout, axes: Grid, theta: float, device: torch.device) -> Tensor:
     # A table made in inference mode would stay in the cache, and a training run that meets it could not use it.
     with torch.inference_mode(False):
         position = positions(layout, device)
@@ -117,6 +125,9 @@ def rotary_table(layout: Layout, text: int, axes: Grid, theta: float, device: to
             exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
             angles.append(torch.outer(position[:, axis], 1.0 / theta**exponents))
         table = torch.cat(angles, dim=1)
-        still = table.new_zeros(text, table.shape[1])
-        table = torch.cat((still, table))
         return torch.complex(table.cos(), table.sin())
+
+
+# Every step of a sampling asks for the same few layouts, one per guidance branch. Training mixes dozens of small ones.
+small_tables = lru_cache(maxsize=64)(_layout_table)
+large_tables = lru_cache(maxsize=4)(_layout_table)
