@@ -10,8 +10,9 @@ from paths import GOLDENS
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vino_core.checkpoints.convert import Dimensions, plan_conversion, read_dimensions
+from vino_core.checkpoints.convert import plan_conversion
 from vino_core.checkpoints.manifest import official_manifest
+from vino_core.checkpoints.official import Dimensions, read_dimensions
 from vino_core.checkpoints.writing import write_safetensors
 from vino_core.systems.vino import VINO
 

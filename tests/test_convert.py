@@ -29,11 +29,12 @@ from safetensors.torch import load_file, save_file
 from parity_groups import case_tensors, load
 from parity_groups.transformer import conditioning_of
 from vino_core.checkpoints import writing
-from vino_core.checkpoints.convert import check_official, plan_conversion
+from vino_core.checkpoints.convert import plan_conversion
 from vino_core.checkpoints.files import load_mmdit
 from vino_core.checkpoints.header import read_header
-from vino_core.checkpoints.layouts import VLM, native_shapes, official_shapes
+from vino_core.checkpoints.layouts import native_shapes, official_shapes
 from vino_core.checkpoints.manifest import official_manifest
+from vino_core.checkpoints.official import open_official
 from vino_core.checkpoints.restore import restore
 from vino_core.checkpoints.sources import Checkpoint
 from vino_core.checkpoints.writing import write_safetensors
@@ -41,6 +42,8 @@ from vino_core.cli import main
 from vino_core.errors import InputError
 from vino_core.mmdit.model import MMDiT
 from vino_core.systems.vino import VINO
+
+VLM = VINO.published.vlm
 
 
 def written(folder: Path) -> list[str]:
@@ -53,7 +56,7 @@ def test_manifest_and_table_name_the_published_checkpoint() -> None:
     expected = {name: tuple(shape) for name, shape in keys.items()}
     assert official_manifest("vino") == expected
     without_vlm = {name: shape for name, shape in expected.items() if not name.startswith(VLM)}
-    assert official_shapes(VINO.mmdit, (256, 2560), 768) == without_vlm
+    assert official_shapes(VINO.mmdit, VINO.published, (256, 2560), 768) == without_vlm
 
 
 def test_native_layout_is_the_models_own() -> None:
@@ -63,7 +66,7 @@ def test_native_layout_is_the_models_own() -> None:
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
     model, tokens = convert_miniature(tmp_path)
-    back = torch.load(restore(model, tokens, tmp_path / "back.ckpt"), weights_only=True)
+    back = torch.load(restore(model, tokens, tmp_path / "back.ckpt")[0], weights_only=True)
     source = {name: tensor for name, tensor in miniature().items() if not name.startswith(VLM)}
     assert back.keys() == source.keys()
     for name, tensor in source.items():
@@ -160,7 +163,7 @@ def test_fp16_overflow_is_an_error(tmp_path: Path) -> None:
 def test_published_names_pass_and_every_difference_is_listed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     state = published()
     torch.save(state, tmp_path / "vino.ckpt")
-    assert check_official(Checkpoint([tmp_path / "vino.ckpt"]), VINO) == VINO.mmdit
+    assert open_official([tmp_path / "vino.ckpt"]).config == VINO.mmdit
 
     del state["transformer.single_transformer_blocks.7.proj_mlp.bias"]
     del state["mm_encoder.mm_encoder.lm_head.weight"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from json import loads
 from pathlib import Path
 from re import compile as regex
 
@@ -12,10 +13,10 @@ from torch import Tensor
 from ..config import ConnectorConfig, MMDiTConfig
 from ..errors import InputError
 from ..mmdit.model import MMDiT
-from ..systems import DEFAULT, system_of
+from ..systems import DEFAULT, SYSTEMS, get_system, system_of
 from ..systems.base import System
 from .header import FP8, TensorInfo, main_dtype, read_header
-from .layouts import TOKENS, Shape, native_shapes
+from .layouts import BEGIN, END, HEAD_ROWS, MARKED_TOKENS, NORM, TOKENS, Shape, native_shapes
 from .manifest import compare, guess_family
 from .sources import Checkpoint
 from .writing import Plan, write_safetensors
@@ -25,6 +26,9 @@ COMFY_PREFIX = "model.diffusion_model."
 """What ComfyUI's own saving nodes put before every name."""
 SAVED = {"config": "vino_config", "system": "vino_system"}
 """Tensors that stand for entries of metadata, where ComfyUI's own nodes saved the file without ours."""
+LEARNABLE = "learnable_tokens"
+"""Entry of a model's metadata: how many it was trained with. Only written where the system has variants."""
+_OFFICIAL_BLOCKS = ("transformer.transformer_blocks.0.", "transformer_blocks.0.")
 _SCALES = (".weight_scale", ".scale_weight")
 _QUANT_EXTRAS = (*_SCALES, ".input_scale", ".scale_input", ".comfy_quant")
 _DEFAULT_AXES = {128: (16, 56, 56)}
@@ -40,11 +44,29 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 
 
 def made_for(path: str | Path) -> System:
-    """The system that a file, index of shards or folder was made for, see `system_of`.
+    """The system that a file, index of shards or folder was made for: the one its metadata names, else `seems_for`.
 
     Raises InputError when it cannot be read, and for a system that is unknown here.
     """
-    return system_of(_described(path).metadata, path)
+    checkpoint = _described(path)
+    return system_of({"system": seems_for(checkpoint.tensors), **checkpoint.metadata}, path)
+
+
+def seems_for(names: Iterable[str]) -> str:
+    """Name of the first system whose model or tokens file has such names; DEFAULT where they tell nothing."""
+    names = set(names)
+    for system in SYSTEMS.values():
+        if f"{system.text_connector}.{NORM}.weight" in names:
+            return system.name
+        if {MARKED_TOKENS, BEGIN, END} <= names and _marked(system):
+            return system.name
+    return DEFAULT
+
+
+def _marked(system: System) -> bool:
+    """Whether the learnable tokens of a system have markers around them, so that its files name three tensors."""
+    variant = system.with_tokens or system
+    return variant.prompt.marked_tokens
 
 
 def saved_metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -67,10 +89,15 @@ def load_state(path: str | Path) -> dict[str, Tensor]:
 
 
 def save_tokens(path: str | Path, tokens: Tensor, system: str, overwrite: bool = False) -> None:
-    """Write learnable tokens [count, width] as an embedding file: one matrix, with metadata."""
-    tensors = {TOKENS: TensorInfo(tokens.dtype, tuple(tokens.shape))}
-    plan = Plan(Path(path), tensors, lambda _: [tokens.detach().cpu()], tokens_metadata(system))
-    write_safetensors([plan], overwrite)
+    """Write learnable tokens [count, width] as an embedding file with metadata: one matrix, or apart from it the first
+    and the last row of a system where these are markers.
+    """
+    rows = tokens.detach().cpu()
+    parts = {TOKENS: rows}
+    if _marked(get_system(system)):
+        parts = {BEGIN: rows[0], MARKED_TOKENS: rows[1:-1], END: rows[-1]}
+    tensors = {name: TensorInfo(part.dtype, tuple(part.shape)) for name, part in parts.items()}
+    write_safetensors([Plan(Path(path), tensors, lambda name: [parts[name]], tokens_metadata(system))], overwrite)
 
 
 def tokens_metadata(system: str) -> dict[str, str]:
@@ -78,15 +105,38 @@ def tokens_metadata(system: str) -> dict[str, str]:
     return {"format": "pt", "format_version": FORMAT_VERSION, "system": system, "kind": "tokens"}
 
 
-def model_metadata(system: str, config: MMDiTConfig) -> dict[str, str]:
-    """Metadata of a model file."""
-    return {
+def model_metadata(system: str, config: MMDiTConfig, tokens: int | None = None) -> dict[str, str]:
+    """Metadata of a model file. `tokens`: how many learnable ones it was trained with, where systems have variants."""
+    metadata = {
         "format": "pt",
         "format_version": FORMAT_VERSION,
         "system": system,
         "kind": "model",
         "config": config.to_json(),
     }
+    return metadata if tokens is None else {**metadata, LEARNABLE: str(tokens)}
+
+
+def encoder_metadata(tokenizer: str | Path | None) -> dict[str, str]:
+    """Metadata of a text encoder's file, with config and tokenizer of a published folder where one is named.
+
+    It names no system: it is the published text encoder, which others use too. Raises InputError for a folder without
+    config.json and tokenizer.json.
+    """
+    metadata = {"format": "pt", "format_version": FORMAT_VERSION, "kind": "text encoder"}
+    if tokenizer is None:
+        return metadata
+    for key, name in (("config", "config.json"), ("tokenizer", "tokenizer.json")):
+        file = Path(tokenizer) / name
+        try:
+            metadata[key] = file.read_text(encoding="utf-8")
+            loads(metadata[key])
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{file}: cannot be read ({error}). Name the text encoder's published folder, with config.json and "
+                "tokenizer.json."
+            ) from error
+    return metadata
 
 
 def _count(shapes: Mapping[str, Shape], prefix: str) -> int:
@@ -95,11 +145,15 @@ def _count(shapes: Mapping[str, Shape], prefix: str) -> int:
 
 
 def _infer_connectors(shapes: Mapping[str, Shape]) -> tuple[ConnectorConfig, ...]:
-    names = (name.removesuffix(".norm_qwen.weight") for name in shapes if name.endswith(".norm_qwen.weight"))
-    return tuple(
-        ConnectorConfig(name, shapes[f"{name}.norm_qwen.weight"][0], shapes[f"{name}.mlp.2.weight"][0])
-        for name in sorted(names)
-    )
+    """Connectors by their norms. Their activation, which no shape tells, is that of the system that calls one so."""
+    known = {connector.name: connector for system in SYSTEMS.values() for connector in system.mmdit.connectors}
+    suffix = f".{NORM}.weight"
+    made = []
+    for name in sorted(name.removesuffix(suffix) for name in shapes if name.endswith(suffix)):
+        (width,), (out, inner) = shapes[name + suffix], shapes[f"{name}.mlp.2.weight"]
+        gelu = known[name].gelu if name in known else ConnectorConfig.gelu
+        made.append(ConnectorConfig(name, width, out, gelu, None if inner == 4 * out else inner))
+    return tuple(made)
 
 
 def infer_mmdit_config(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = None) -> MMDiTConfig:
@@ -144,17 +198,20 @@ def open_model(path: str | Path) -> tuple[Checkpoint, MMDiTConfig]:
     """
     checkpoint = _described(path)
     shapes = {name: shape for name, shape in checkpoint.shapes.items() if not _is_extra(name)}
-    if "double_blocks.0.img_attn.qkv.weight" not in shapes or not any("connector" in name for name in shapes):
+    if "double_blocks.0.img_attn.qkv.weight" not in shapes or not any(f".{NORM}." in name for name in shapes):
         seems = guess_family(shapes)
-        official = any(name.startswith("transformer.transformer_blocks.0.") for name in shapes)
+        official = any(name.startswith(_OFFICIAL_BLOCKS) for name in shapes)
         hint = (
             "it seems to be the official checkpoint: convert it first (`vino convert`)."
-            if official
+            if official and "lora" not in "".join(shapes)
             else f"it seems to be {seems}."
             if seems
             else f"its first names are {', '.join(list(shapes)[:3])}."
         )
-        raise InputError(f"{path}: not a VINO model; {hint} Choose the vino_*.safetensors that `vino convert` wrote.")
+        raise InputError(
+            f"{path}: not a model that loads here; {hint} Choose the {' or '.join(_model_files())} that `vino convert` "
+            "wrote."
+        )
     try:
         config = infer_mmdit_config(shapes, checkpoint.metadata)
     except InputError as error:
@@ -165,6 +222,10 @@ def open_model(path: str | Path) -> tuple[Checkpoint, MMDiTConfig]:
             f"{path}: its tensors do not fit its config. Convert the checkpoint again.\n{mismatch.describe()}"
         )
     return checkpoint, config
+
+
+def _model_files() -> list[str]:
+    return [f"{system.name}_*.safetensors" for system in SYSTEMS.values()]
 
 
 def _is_extra(name: str) -> bool:
@@ -193,16 +254,20 @@ def load_mmdit(
     path: str | Path,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
-    unnamed: str = DEFAULT,
+    unnamed: str | None = None,
 ) -> tuple[MMDiT, str]:
     """The model in a native file, frozen and in eval mode, and the name of its system.
 
-    `dtype` None keeps the stored one (bf16 for fp8). `unnamed` is the system of a file that names none. Tensors that
-    need no change stay memory-mapped.
-    Raises InputError as `open_model` does, and for fp8 weights without scales.
+    `dtype` None keeps the stored one (bf16 for fp8). `unnamed` is the system of a file that names none (None: see
+    `seems_for`). Tensors that need no change stay memory-mapped.
+    Raises InputError as `open_model` does, for fp8 weights without scales, and for a model without its system's
+    connector.
     """
     checkpoint, config = open_model(path)
-    system = system_of({"system": unnamed, **checkpoint.metadata}, path)
+    system = system_of({"system": unnamed or seems_for(checkpoint.tensors), **checkpoint.metadata}, path)
+    if system.text_connector not in {connector.name for connector in config.connectors}:
+        own = seems_for(checkpoint.tensors)
+        raise InputError(f"{path}: no model of {system.name}, but of {own}. Choose the system {own}, or another file.")
     if dtype is None:
         stored = main_dtype(checkpoint.tensors)
         dtype = torch.bfloat16 if stored in FP8 else stored
@@ -213,24 +278,52 @@ def load_mmdit(
 
 
 def load_tokens(path: str | Path) -> Tensor:
-    """Learnable tokens [count, width], as stored: the matrix called `metaquery`, or the only matrix of the file.
+    """Learnable tokens [count, width], as stored: the matrix called `metaquery`, or the only matrix of the file, or
+    `tokens` between the markers `begin` and `end`, which are its first and last row then.
 
     Raises InputError when the file is unreadable or holds no such matrix.
     """
     checkpoint = Checkpoint([path])
-    matrices = [name for name, shape in checkpoint.shapes.items() if len(shape) == 2]
-    name = TOKENS if TOKENS in matrices else matrices[0] if len(matrices) == 1 == len(checkpoint.tensors) else None
-    if name is None:
+    shapes = {name: shape for name, shape in checkpoint.shapes.items() if name != HEAD_ROWS}
+    marked = (BEGIN, MARKED_TOKENS, END)
+    matrices = [name for name, shape in shapes.items() if len(shape) == 2]
+    if shapes.keys() == set(marked) and [len(shapes[name]) for name in marked] == [1, 2, 1]:
+        names: tuple[str, ...] = marked
+    else:
+        names = (TOKENS,) if TOKENS in matrices else tuple(matrices) if len(matrices) == 1 == len(shapes) else ()
+    if not names or len({shapes[name][-1] for name in names}) > 1:
         seems = guess_family(checkpoint.shapes)
         raise InputError(
-            f"{path}: no learnable tokens (one matrix called '{TOKENS}') among its {len(checkpoint.tensors)} tensors"
+            f"{path}: no learnable tokens (one matrix called '{TOKENS}', or {', '.join(marked)}) among its "
+            f"{len(checkpoint.tensors)} tensors"
             + (f"; it seems to be {seems}. " if seems else ". ")
-            + "Choose the vino_tokens*.safetensors that `vino convert` wrote."
+            + "Choose the *_tokens*.safetensors that `vino convert` wrote."
         )
-    tokens = checkpoint.read(name)
-    if tokens.dtype in FP8 or not tokens.is_floating_point():
-        raise InputError(f"{path}: the learnable tokens are stored as {tokens.dtype}. Use bf16, fp16 or fp32.")
-    return tokens
+    parts = [checkpoint.read(name) for name in names]
+    for part in parts:
+        if part.dtype in FP8 or not part.is_floating_point():
+            raise InputError(f"{path}: the learnable tokens are stored as {part.dtype}. Use bf16, fp16 or fp32.")
+    return parts[0] if len(parts) == 1 else torch.cat([part.reshape(-1, part.shape[-1]) for part in parts])
+
+
+def check_variant(path: str | Path, tokens: Tensor | None) -> None:
+    """Raise InputError when the model file says that it was trained with another number of learnable tokens.
+
+    `tokens`: as `load_tokens` returns them; None for none.
+    """
+    checkpoint = _described(path)
+    wanted = checkpoint.metadata.get(LEARNABLE)
+    if wanted is None:
+        return
+    markers = 2 if _marked(made_for(path)) else 0
+    count = 0 if tokens is None else tokens.shape[0] - markers
+    if count != int(wanted):
+        need = f"is the variant with {wanted} learnable tokens" if int(wanted) else "is the variant without them"
+        found = f"{count} learnable tokens were given" if count else "no learnable tokens were given"
+        raise InputError(
+            f"{path}: {found}, and this model {need}. "
+            + ("Name its tokens file." if int(wanted) else "Leave the tokens file out, or choose the other model.")
+        )
 
 
 def check_widths(config: MMDiTConfig, tokens: Tensor | None, encoder_width: int) -> None:
@@ -240,7 +333,14 @@ def check_widths(config: MMDiTConfig, tokens: Tensor | None, encoder_width: int)
         widths["the learnable tokens"] = tokens.shape[-1]
     wrong = [f"{name} {width}" for name, width in widths.items() if width != encoder_width]
     if wrong:
+        encoders = "; ".join(
+            dict.fromkeys(
+                f"{system.published.title} with {system.published.vlm_title}, "
+                f"{system.connector(system.text_connector).in_features}"
+                for system in SYSTEMS.values()
+            )
+        )
         raise InputError(
             f"The text encoder is {encoder_width} wide, but {' and '.join(wrong)}. Load files that belong together "
-            "(published VINO: Qwen3-VL-4B-Instruct, 2560)."
+            f"(published: {encoders})."
         )

@@ -1,6 +1,6 @@
-"""Names and shapes of VINO's weights in both layouts, and which rows of one are which rows of the other.
+"""Names and shapes of the weights in both layouts, and which rows of one are which rows of the other.
 
-*Official*: what the authors publish, diffusers' names behind `transformer.` and `mm_encoder.`.
+*Official*: what the authors publish, diffusers' names; what else differs between systems is said by `Published`.
 *Native*: HunyuanVideo's own names, as ComfyUI and its LoRA tools know them. There q, k and v are rows of one matrix.
 
 One table says everything; conversion both ways, shape checks and LoRA names are read from it.
@@ -8,20 +8,25 @@ One table says everything; conversion both ways, shape checks and LoRA names are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby
 from math import prod
 from typing import NamedTuple
 
 from ..config import ConnectorConfig, MMDiTConfig
+from .published import TRANSFORMER, ConnectorNames, Published
 
 Shape = tuple[int, ...]
 
-TRANSFORMER = "transformer."
-ENCODER = "mm_encoder."
-VLM = "mm_encoder.mm_encoder."
 TOKENS = "metaquery"
-"""Name of the learnable tokens: in a tokens file, and behind `mm_encoder.` in the official layout."""
+"""Name of the learnable tokens in a tokens file."""
+MARKED_TOKENS = "tokens"
+"""Their name where the file has the markers around them too, which are called BEGIN and END."""
+BEGIN, END = "begin", "end"
+VECTORS = (BEGIN, END)
+"""Names of a tokens file that are single rows."""
+HEAD_ROWS = "lm_head"
+"""The rows of the text encoder's output layer that belong to markers and tokens: kept for the way back, never used."""
 
 
 class Layer(NamedTuple):
@@ -117,6 +122,9 @@ _SINGLE = (
     *_norms("norm", "attn.norm_q", "attn.norm_k"),
 )
 _UNUSED = "time_text_embed.text_embedder"
+_NAMES = ConnectorNames()
+NORM = "norm_qwen"
+"""The norm of a connector in the native layout."""
 
 
 def _sizes(config: MMDiTConfig) -> dict[str, Shape]:
@@ -173,11 +181,11 @@ def layer_pieces(layer: Layer, config: MMDiTConfig) -> Iterator[Piece]:
             start += rows
 
 
-def connector_shapes(connector: ConnectorConfig) -> dict[str, Shape]:
-    """Parameters of one connector; its names are the same in both layouts but for `mm_encoder.`."""
-    width, inner = connector.out_features, 4 * connector.out_features
+def connector_shapes(connector: ConnectorConfig, norm: str = NORM) -> dict[str, Shape]:
+    """Parameters of one connector, whose norm is called `norm`."""
+    width, inner = connector.out_features, connector.inner_features
     return {
-        f"{connector.name}.norm_qwen.weight": (connector.in_features,),
+        f"{connector.name}.{norm}.weight": (connector.in_features,),
         f"{connector.name}.mlp.0.weight": (inner, connector.in_features),
         f"{connector.name}.mlp.0.bias": (inner,),
         f"{connector.name}.mlp.2.weight": (width, inner),
@@ -185,13 +193,40 @@ def connector_shapes(connector: ConnectorConfig) -> dict[str, Shape]:
     }
 
 
-def model_pieces(config: MMDiTConfig) -> list[Piece]:
-    """Everything in a native model file: the MMDiT and its connectors."""
+def model_pieces(config: MMDiTConfig, names: ConnectorNames = _NAMES) -> list[Piece]:
+    """Everything in a native model file: the MMDiT and its connectors, which are officially called as `names` says."""
     pieces = [piece for layer in transformer_layers(config) for piece in layer_pieces(layer, config)]
     for connector in config.connectors:
-        for name, (rows, *columns) in connector_shapes(connector).items():
-            pieces.append(Piece(name, 0, ENCODER + name, 0, rows, tuple(columns)))
+        official = connector_shapes(connector, names.norm)
+        for (name, (rows, *columns)), other in zip(connector_shapes(connector).items(), official, strict=True):
+            pieces.append(Piece(name, 0, names.prefix + other, 0, rows, tuple(columns)))
     return pieces
+
+
+def token_pieces(published: Published, count: int, width: int) -> list[Piece]:
+    """Everything in the tokens file of a variant with `count` tokens."""
+    if count == 0:
+        return []
+    if published.tokens is not None:
+        return [Piece(TOKENS, 0, published.tokens, 0, count, (width,))]
+    embedding, start = published.vlm + published.embedding, published.vocabulary
+    return [
+        Piece(BEGIN, 0, embedding, start, 1, (width,)),
+        Piece(END, 0, embedding, start + 1, 1, (width,)),
+        Piece(MARKED_TOKENS, 0, embedding, start + 2, count, (width,)),
+        Piece(HEAD_ROWS, 0, published.vlm + published.head, start, count + 2, (width,)),
+    ]
+
+
+def encoder_pieces(published: Published, shapes: Mapping[str, Shape]) -> list[Piece]:
+    """Everything in the text encoder's file: `shapes` under its own names, without the rows of markers and tokens."""
+    grown = (published.vlm + published.embedding, published.vlm + published.head)
+    return [
+        Piece(
+            name.removeprefix(published.vlm), 0, name, 0, published.vocabulary if name in grown else shape[0], shape[1:]
+        )
+        for name, shape in shapes.items()
+    ]
 
 
 def by_native(pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
@@ -217,8 +252,10 @@ def native_shapes(config: MMDiTConfig) -> dict[str, Shape]:
     return {name: stacked_shape(group) for name, group in by_native(model_pieces(config)).items()}
 
 
-def unused_shapes(config: MMDiTConfig, pooled: int) -> dict[str, Shape]:
-    """Official parameters that no computation reads (an embedder of a pooled text of width `pooled`)."""
+def unused_shapes(config: MMDiTConfig, pooled: int | None) -> dict[str, Shape]:
+    """Official parameters that no computation reads (an embedder of a pooled text of width `pooled`, None for none)."""
+    if pooled is None:
+        return {}
     hidden = config.hidden_size
     name = f"{TRANSFORMER}{_UNUSED}"
     return {
@@ -229,10 +266,12 @@ def unused_shapes(config: MMDiTConfig, pooled: int) -> dict[str, Shape]:
     }
 
 
-def official_shapes(config: MMDiTConfig, tokens: Shape, pooled: int) -> dict[str, Shape]:
+def official_shapes(config: MMDiTConfig, published: Published, tokens: Shape, pooled: int | None) -> dict[str, Shape]:
     """Names and shapes of an official checkpoint without its VLM.
 
     `tokens` is the shape (count, width) of the learnable tokens, `pooled` the width of the unused pooled text.
     """
-    shapes = {name: stacked_shape(group) for name, group in by_official(model_pieces(config)).items()}
-    return {**shapes, **unused_shapes(config, pooled), ENCODER + TOKENS: tokens}
+    pieces = model_pieces(config, published.connectors)
+    shapes = {name: stacked_shape(group) for name, group in by_official(pieces).items()}
+    own = {} if published.tokens is None else {published.tokens: tokens}
+    return {**shapes, **unused_shapes(config, pooled), **own}

@@ -26,10 +26,21 @@ def _expand(pattern: str) -> Iterator[str]:
         yield template.format(*indices)
 
 
+def has_manifest(system: str) -> bool:
+    """Whether a checkpoint was published for `system`."""
+    return _file(system).is_file()
+
+
+def _file(system: str) -> Path:
+    return _DATA / f"manifest_{system}.json"
+
+
 @cache
 def official_manifest(system: str) -> Mapping[str, Shape]:
-    """Name -> shape of every tensor in the checkpoint published for `system` (VINO: 1,989)."""
-    packed = json.loads((_DATA / f"manifest_{system}.json").read_text(encoding="utf-8"))
+    """Name -> shape of every tensor in the checkpoint published for `system` (VINO: 1,989; VOGUE, with learnable
+    tokens: 1,265 and 729 of its text encoder).
+    """
+    packed = json.loads(_file(system).read_text(encoding="utf-8"))
     return {name: tuple(shape) for pattern, shape in packed["keys"].items() for name in _expand(pattern)}
 
 
@@ -74,10 +85,15 @@ def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Mismat
 _FAMILIES: tuple[tuple[str, str], ...] = (
     ("lora_", "a LoRA. Load it on top of a VINO model, with a LoRA loader"),
     ("connector_vae_branch.mlp.0.weight", "a VINO model in ComfyUI's layout: it is converted already"),
+    ("qwen_project_in.norm_qwen.weight", "a VOGUE model in ComfyUI's layout: it is converted already"),
     ("double_blocks.0.img_attn.qkv.weight", "HunyuanVideo or a relative of it, without VINO's connectors"),
+    ("mm_encoder.metaquery", "the published checkpoint of VINO: convert it with --system vino"),
+    ("qwen_project_in.ln.weight", "VOGUE's model.ckpt: convert it with --system vogue"),
+    ("mllm_backbone.", "VOGUE's mllm.ckpt: name model.ckpt with it"),
     ("transformer_blocks.0.attn.add_q_proj.weight", "a diffusers transformer (HunyuanVideo, Flux, ...), not VINO"),
     ("blocks.0.cross_attn.q.weight", "a Wan video model"),
     ("language_model.layers.0.self_attn.q_proj.weight", "a language model: a text encoder, not VINO"),
+    ("model.layers.0.self_attn.q_proj.weight", "a language model: a text encoder, not VINO"),
     ("decoder.up_blocks.0.resnets.0.conv1", "a VAE"),
     ("decoder.up.0.block.0.conv1", "a VAE"),
     ("input_blocks.0.0.weight", "a Stable Diffusion model"),

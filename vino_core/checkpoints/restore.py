@@ -10,19 +10,15 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..systems import system_of
 from ..systems.base import System
-from .convert import FLOATS
-from .files import check_widths, load_tokens, open_model
+from .files import check_variant, check_widths, load_tokens, made_for, open_model
 from .header import main_dtype
-from .layouts import ENCODER, TOKENS, VLM, Piece, Shape, by_official, model_pieces, unused_shapes
+from .layouts import HEAD_ROWS, Piece, Shape, by_official, model_pieces, unused_shapes
 from .manifest import compare, official_manifest
+from .official import FLOATS
+from .published import OfficialFile, Published
 from .sources import PICKLES, Checkpoint
 from .writing import reported, written_aside
-
-POOLED = 768
-"""Width of HunyuanVideo's pooled text, whose embedder the official code allocates and never uses."""
-_HEAD, _EMBEDDING = "lm_head.weight", "model.language_model.embed_tokens.weight"
 
 
 def _slice(tensor: Tensor, start: int, rows: int) -> Tensor:
@@ -39,22 +35,49 @@ def _stack(checkpoint: Checkpoint, pieces: list[Piece]) -> Tensor:
 
 
 def _vlm_state(path: str | Path, width: int, system: System) -> dict[str, Tensor]:
-    """The text encoder's tensors under their official names. Its output layer is its word embedding when absent."""
+    """The text encoder's tensors under their official names. A tied output layer is its word embedding."""
+    published = system.published
     checkpoint = Checkpoint([path])
-    state = {name: checkpoint.read(name) for name in checkpoint}
-    if _EMBEDDING not in state:
-        raise InputError(f"{path}: not a Qwen3-VL text encoder ({_EMBEDDING} is missing). Name its published folder.")
-    found = state[_EMBEDDING].shape[1]
+    checkpoint.rename(published.canonical)
+    embedding, head = published.vlm + published.embedding, published.vlm + published.head
+    if embedding not in checkpoint.tensors:
+        raise InputError(
+            f"{path}: not the text encoder {published.vlm_title} ({published.embedding} is missing). Name its "
+            "published folder, or the file that `vino convert` wrote."
+        )
+    found = checkpoint.shapes[embedding][1]
     if found != width:
         raise InputError(f"{path}: the text encoder is {found} wide, the model's connectors take {width}.")
-    state.setdefault(_HEAD, state[_EMBEDDING])
-    named = {VLM + name: tensor for name, tensor in state.items()}
+    state = {name: checkpoint.read(name) for name in checkpoint}
+    if published.tied:
+        state.setdefault(head, state[embedding])
     if width == system.connector(system.text_connector).in_features:
-        expected = {name: shape for name, shape in official_manifest(system.name).items() if name.startswith(VLM)}
-        mismatch = compare({name: tuple(tensor.shape) for name, tensor in named.items()}, expected)
+        expected = {
+            name: (published.vocabulary, *shape[1:])
+            if published.tokens is None and name in (embedding, head)
+            else shape
+            for name, shape in official_manifest(system.name).items()
+            if name.startswith(published.vlm)
+        }
+        mismatch = compare({name: tuple(tensor.shape) for name, tensor in state.items()}, expected)
         if mismatch:
             raise InputError(f"{path}: not the published text encoder. Nothing was written.\n{mismatch.describe()}")
-    return named
+    return state
+
+
+def _grow(state: dict[str, Tensor], learnable: Tensor, tokens: Checkpoint, published: Published) -> None:
+    """Put markers and tokens below the text encoder's own rows, of its word embedding and of its output layer."""
+    begin, end = learnable[:1], learnable[-1:]
+    rows = torch.cat([begin, end, learnable[1:-1]])
+    head = tokens.read(HEAD_ROWS) if HEAD_ROWS in tokens.tensors else torch.zeros_like(rows)
+    for name, below in ((published.embedding, rows), (published.head, head)):
+        own = state[published.vlm + name][: published.vocabulary]
+        if own.dtype != below.dtype:
+            raise InputError(
+                f"The learnable tokens are {below.dtype} and the text encoder is {own.dtype}, but they are rows of one "
+                "matrix. Convert both with the same --dtype."
+            )
+        state[published.vlm + name] = torch.cat([own, below])
 
 
 def _dropped_shapes(metadata: Mapping[str, str], fallback: Mapping[str, Shape]) -> dict[str, Shape]:
@@ -63,40 +86,88 @@ def _dropped_shapes(metadata: Mapping[str, str], fallback: Mapping[str, Shape]) 
     return {name: tuple(shape) for name, shape in json.loads(metadata["dropped"]).items()}
 
 
-def restore(
-    model: str | Path, tokens: str | Path, out: str | Path, *, vlm: str | Path | None = None, overwrite: bool = False
-) -> Path:
-    """Write `out` (.ckpt, .pt, .pth or .bin) in the official layout; return its path.
-
-    Every weight comes back bit by bit, except the unused pooled-text embedder, which is written as zeros of its shape
-    so that the official code finds every name. `vlm`: the text encoder's file or folder, to be copied in too (the
-    official code loads it from its own folder anyway). Weights stay memory-mapped.
-    Raises InputError, with nothing written, when files do not belong together or cannot be written.
-    """
-    out = Path(out)
+def _targets(out: Path, published: Published, state: Mapping[str, Tensor]) -> dict[Path, OfficialFile]:
+    """Paths of the official files to write. Raises InputError when `out` is a file for several, or a folder for one."""
+    files = [file for file in published.files if any(name.startswith(file.holds) for name in state)]
+    if len(published.files) > 1:
+        if out.suffix in PICKLES or out.is_file():
+            raise InputError(
+                f"{out}: {published.title}'s official layout is {' and '.join(file.name for file in published.files)}. "
+                "Name a folder."
+            )
+        return {out / file.name: file for file in files}
     if out.suffix not in PICKLES or out.is_dir():
         raise InputError(
             f"{out}: the official layout is one pickle. Give a file name that ends in {', '.join(PICKLES)}."
         )
+    return {out: files[0]}
+
+
+def _check_complete(published: Published, tokens: object | None, vlm: object | None) -> None:
+    if published.tokens is not None:
+        if tokens is None:
+            raise InputError("--back takes the model file and the tokens file; the tokens file was not given. Name it.")
+    elif (tokens is None) != (vlm is None):
+        raise InputError(
+            f"{published.files[-1].name} holds the text encoder and the learnable tokens: name both, the tokens file "
+            f"and, with --vlm, {published.vlm_title}; or neither, which writes {published.files[0].name} alone."
+        )
+
+
+def restore(
+    model: str | Path,
+    tokens: str | Path | None,
+    out: str | Path,
+    *,
+    vlm: str | Path | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write the official layout; return the paths. `out` is the file to write (.ckpt, .pt, .pth or .bin) or, for a
+    system of which several files are published, the folder for them.
+
+    Every weight comes back bit by bit, except parameters that are never read: the unused pooled-text embedder, and
+    output rows of learnable tokens that were not converted from an official file. They are written as zeros, so that
+    the official code finds every name. `vlm`: the text encoder's file or folder, to be copied in too (VINO's official
+    code loads it from its own folder anyway). Weights stay memory-mapped, except those that several tensors make up.
+    Raises InputError, with nothing written, when files do not belong together or cannot be written.
+    """
+    system = made_for(model)
+    published = system.published
+    _check_complete(published, tokens, vlm)
     checkpoint, config = open_model(model)
-    pieces = model_pieces(config)
+    pieces = model_pieces(config, published.connectors)
     wrong = sorted({piece.native for piece in pieces if checkpoint.tensors[piece.native].dtype not in FLOATS})
     if wrong:
         raise InputError(
             f"{model}: {len(wrong)} tensors are quantised ({wrong[0]}: {checkpoint.tensors[wrong[0]].dtype}). "
             "The official layout takes bf16, fp16 or fp32: start from such a file."
         )
-    learnable = load_tokens(tokens)
+    learnable = None if tokens is None else load_tokens(tokens)
     width = config.connectors[0].in_features
     check_widths(config, learnable, width)
+    check_variant(model, learnable)
     dtype = main_dtype(checkpoint.tensors)
     state = {name: _stack(checkpoint, group) for name, group in by_official(pieces).items()}
-    for name, shape in _dropped_shapes(checkpoint.metadata, unused_shapes(config, POOLED)).items():
+    for name, shape in _dropped_shapes(checkpoint.metadata, unused_shapes(config, published.pooled)).items():
         state[name] = torch.zeros(shape, dtype=dtype)
-    state[ENCODER + TOKENS] = learnable
     if vlm is not None:
-        state.update(_vlm_state(vlm, width, system_of(checkpoint.metadata, model)))
-    size = sum(tensor.numel() * tensor.element_size() for tensor in state.values())
-    with written_aside([out], [size], overwrite) as (part,), reported(out), part.open("wb") as file:
-        torch.save(state, file)
-    return out
+        state.update(_vlm_state(vlm, width, system))
+    if learnable is not None and published.tokens is not None:
+        state[published.tokens] = learnable
+    elif learnable is not None and tokens is not None:
+        _grow(state, learnable, Checkpoint([tokens]), published)
+    targets = _targets(Path(out), published, state)
+    parts_of = {
+        path: {
+            file.writes + name.removeprefix(file.holds): tensor
+            for name, tensor in state.items()
+            if name.startswith(file.holds)
+        }
+        for path, file in targets.items()
+    }
+    sizes = [sum(tensor.numel() * tensor.element_size() for tensor in part.values()) for part in parts_of.values()]
+    with written_aside(list(targets), sizes, overwrite) as temporary:
+        for (path, part), aside in zip(parts_of.items(), temporary, strict=True):
+            with reported(path), aside.open("wb") as file:
+                torch.save(part, file)
+    return list(targets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -199,6 +199,20 @@ class Checkpoint:
     @property
     def shapes(self) -> dict[str, Shape]:
         return {name: info.shape for name, info in self.tensors.items()}
+
+    def rename(self, name_of: Callable[[str], str]) -> None:
+        """Call every tensor `name_of` its name. Raises InputError when two would be called the same."""
+        where: dict[str, tuple[File, str]] = {}
+        for name, place in self._where.items():
+            renamed = name_of(name)
+            if renamed in where:
+                other = where[renamed]
+                raise InputError(
+                    f"{place[0].path}: {place[1]} is the same as {other[1]} in {other[0].path}. Name each weight once."
+                )
+            where[renamed] = place
+        self._where = where
+        self.tensors = {name: file.tensors[stored] for name, (file, stored) in where.items()}
 
     def read(self, name: str) -> Tensor:
         """A mapped tensor. It keeps its file mapped as long as it lives."""

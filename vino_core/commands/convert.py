@@ -8,20 +8,27 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..checkpoints.convert import plan_conversion, read_dimensions
+from ..checkpoints.convert import plan_conversion
+from ..checkpoints.files import LEARNABLE
+from ..checkpoints.manifest import has_manifest
+from ..checkpoints.official import read_dimensions
 from ..checkpoints.restore import restore
 from ..checkpoints.writing import write_safetensors
 from ..errors import InputError
-from ..systems import get_system
+from ..systems import SYSTEMS, get_system
 
 DTYPES = {"keep": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+FOLDERS = {"model": "models/diffusion_models", "tokens": "models/embeddings", "text encoder": "models/text_encoders"}
+"""Where ComfyUI looks for each kind of file."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (
         "Examples: `vino convert vino.ckpt --out models` writes models/vino_bf16.safetensors (MMDiT and connectors, "
         "for models/diffusion_models) and models/vino_tokens.safetensors (for models/embeddings). "
-        "`vino convert --back vino_bf16.safetensors vino_tokens.safetensors --out vino.ckpt` undoes it."
+        "`vino convert --back vino_bf16.safetensors vino_tokens.safetensors --out vino.ckpt` undoes it. "
+        "`vino convert model.ckpt mllm.ckpt --out models` does the same with VOGUE (UniVideo), and writes its text "
+        "encoder too; its variant without learnable tokens is model.ckpt alone."
     )
     parser.add_argument(
         "input",
@@ -30,11 +37,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the official checkpoint (.ckpt, .pt, .safetensors, an index of shards, or several files that together "
         "hold it); with --back the model file and the tokens file",
     )
-    parser.add_argument("--out", type=Path, required=True, help="folder to write into; with --back the file to write")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="folder to write into; with --back the file to write (VOGUE: the folder for model.ckpt and mllm.ckpt)",
+    )
+    parser.add_argument(
+        "--system",
+        choices=tuple(name for name in SYSTEMS if has_manifest(name)),
+        help="whose checkpoint it is (default: the one that its names tell)",
+    )
     parser.add_argument(
         "--dtype", choices=tuple(DTYPES), default="keep", help="dtype of the weights (default: keep, each as stored)"
     )
     parser.add_argument("--name", help="write vino_NAME.safetensors and vino_tokens_NAME.safetensors")
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        help="folder of Qwen2.5-VL-7B-Instruct: put its config.json and tokenizer.json into the text encoder's file, "
+        "so that `vino generate` needs no other (VOGUE)",
+    )
     parser.add_argument(
         "--config",
         type=Path,
@@ -53,23 +76,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vlm",
         type=Path,
-        help="with --back: copy the weights of this Qwen3-VL folder too, so that no published name is missing",
+        help="with --back: the text encoder (folder or file), whose weights are copied too, so that no published name "
+        "is missing",
     )
 
 
 def _back(options: argparse.Namespace) -> int:
-    forward_only = [f"--{name}" for name in ("name", "config", "ignore") if getattr(options, name)]
+    flags = ("name", "config", "ignore", "system", "tokenizer")
+    forward_only = [f"--{name}" for name in flags if getattr(options, name)]
     if options.dtype != "keep":
         forward_only.append("--dtype")
     if forward_only:
         raise InputError(f"{', '.join(forward_only)}: not used with --back. Leave it out.")
-    if len(options.input) != 2:
+    if len(options.input) > 2:
         raise InputError(
             f"--back takes the model file and the tokens file, {len(options.input)} files were given. "
             "Example: vino convert --back vino_bf16.safetensors vino_tokens.safetensors --out vino.ckpt"
         )
-    path = restore(*options.input, options.out, vlm=options.vlm, overwrite=options.overwrite)
-    print(f"{path}  ({path.stat().st_size / 1e6:,.1f} MB, official layout)")
+    model, tokens = (*options.input, None)[:2]
+    for path in restore(model, tokens, options.out, vlm=options.vlm, overwrite=options.overwrite):
+        print(f"{path}  ({path.stat().st_size / 1e6:,.1f} MB, official layout)")
     return 0
 
 
@@ -83,14 +109,18 @@ def run(options: argparse.Namespace) -> int:
     plans = plan_conversion(
         options.input,
         options.out,
-        get_system("vino"),
+        options.system and get_system(options.system),
         dtype=DTYPES[options.dtype],
         dimensions=dimensions,
         ignore=options.ignore,
         name=options.name,
+        tokenizer=options.tokenizer,
     )
     with tqdm(total=sum(plan.size for plan in plans), unit="B", unit_scale=True, desc="converting") as bar:
         write_safetensors(plans, options.overwrite, bar.update)
-    for plan, folder in zip(plans, ("models/diffusion_models", "models/embeddings"), strict=True):
+    for plan in plans:
+        folder = FOLDERS[plan.metadata["kind"]]
         print(f"{plan.path}  ({plan.size / 1e6:,.1f} MB; ComfyUI looks for it in {folder})")
+    if plans[0].metadata.get(LEARNABLE) == "0":
+        print("This is the variant without learnable tokens: there is no tokens file.")
     return 0
