@@ -126,6 +126,7 @@ def apart(pipeline: Pipeline, pictures: Pictures) -> list[Tensor]:
     """Text stream of every branch, each from its pictures and prompt alone."""
     request = pictures.request()
     branches = branch_prompts(
+        pipeline.system,
         request.prompt,
         request.negative,
         len(request.references.images),

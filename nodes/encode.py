@@ -11,7 +11,7 @@ from ..vino_core.encoder.encode import EncodedPrompt, encode_branches, encode_vi
 from ..vino_core.media.references import References
 from ..vino_core.sampling.guidance import Branch
 from ..vino_core.systems.base import System
-from ..vino_core.tasks import get_preset, preset_name
+from ..vino_core.tasks import get_preset
 from .comfy.messages import show
 from .comfy.systems import clip_system
 from .comfy.vlm import open_engine
@@ -96,7 +96,10 @@ class VINOEncoder(io.ComfyNode):
         counts = len(prepared.images), len(prepared.videos)
         negative_prompt = _negative_prompt(system, negative, *counts, references.frames, base_image)
         # The negative prompt is encoded whatever the text scale: behind the shared references it costs little.
-        branches = branch_prompts(prompt, negative_prompt, *counts, base_image, text_scale=2.0, image_scale=image_scale)
+        task = system.default_task(*counts, references.frames, base_image)
+        prompt = get_preset(system, task).instruction + prompt
+        scales = {"text_scale": 2.0, "image_scale": image_scale}
+        branches = branch_prompts(system, prompt, negative_prompt, *counts, base_image, **scales)
         distinct = {branch.references for branch in branches.values() if branch.references}
         passes = len(branches) + len(distinct)
         with open_engine(clip, expected_tokens(system, prepared), passes, sum(counts)) as engine:
@@ -128,7 +131,7 @@ def _negative_prompt(
 ) -> str:
     choice = negative["negative"]
     if choice == "auto":
-        return get_preset(system, preset_name(images, videos, frames, base_image)).negative
+        return get_preset(system, system.default_task(images, videos, frames, base_image)).negative
     texts = {"default for pictures": system.negative_image, "default for videos": system.negative_video, "none": ""}
     return texts[choice] if choice in texts else negative["negative_prompt"]
 

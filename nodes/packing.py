@@ -48,9 +48,7 @@ class VINOReferenceLatents(io.ComfyNode):
         for name, branch in (("negative", negative), ("negative_image", negative_image)):
             expect_same(name, conditioning_system(branch, name), system, "positive")
         prepared = references.for_system(system)
-        pixels = [image.pixels[None] for image in prepared.images]
-        pixels += [video.frames for video in prepared.videos]
-        latents = [encode_frames(system, vae, clip) for clip in pixels]
+        latents = [encode_frames(system, vae, clip) for clip in prepared.packed]
         return io.NodeOutput(*(_attach(branch, latents) for branch in (positive, negative, negative_image)))
 
 

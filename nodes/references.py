@@ -5,12 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..vino_core.errors import InputError
-from ..vino_core.media.references import References, prepare_image
+from ..vino_core.media.references import References
 from ..vino_core.media.sizing import TEMPORAL_STRIDE, check_frames, check_size
 from ..vino_core.systems import MAX_FRAMES, UNIT
-from ..vino_core.systems.base import System
-from ..vino_core.tasks import get_preset, preset_name, target_size
-from .comfy.pixels import numbered, prepare, to_uint8
+from ..vino_core.systems.base import Preset, System
+from ..vino_core.tasks import get_preset, prepare_references, target_size
+from .comfy.pixels import clip_of, numbered, to_uint8
 from .comfy.systems import clip_system
 from .types import PreparedReferences, ReferencesType, TargetSize
 
@@ -132,21 +132,18 @@ def _prepare(
 ) -> tuple[References, TargetSize]:
     """What is connected, as `system` takes it, and the size to generate. Raises InputError for unusable input."""
     check_frames(length, system.max_frames)
-    references = References(
-        tuple(
-            prepare_image(pixels, system.area, system.unit)
-            for name, batch in numbered(images)
-            for pixels in to_uint8(batch, name)
-        ),
-        tuple(prepare(video, name, length, system) for name, video in numbered(videos)),
-    )
-    height, width, frames = _result_size(size, references, length, system)
+    pictures = [pixels for name, batch in numbered(images) for pixels in to_uint8(batch, name)]
+    clips = [clip_of(video, name) for name, video in numbered(videos)]
+    task = system.default_task(len(pictures), len(clips), length, False)
+    chosen = (size["height"], size["width"]) if size["size"] == "custom" else None
+    references = prepare_references(system, task, pictures, clips, length, chosen)
+    height, width, frames = _result_size(size, references, length, get_preset(system, task))
     check_size(width, height, system.unit)
     return references, TargetSize(width, height, frames)
 
 
 def _result_size(
-    size: io.DynamicCombo.Type, references: References, length: int, system: System
+    size: io.DynamicCombo.Type, references: References, length: int, preset: Preset
 ) -> tuple[int, int, int]:
     """Height, width and frames. Raises InputError when the chosen reference is not connected."""
     choice = size["size"]
@@ -155,11 +152,10 @@ def _result_size(
     if choice == "last image":
         if not references.images:
             raise InputError("size is 'last image', but no image is connected. Connect one or choose 'custom'.")
-        return *references.images[-1].pixels.shape[:2], length
+        return *references.images[-1].packed.shape[:2], length
     if choice == "first video":
         if not references.videos:
             raise InputError("size is 'first video', but no video is connected. Connect one or choose 'custom'.")
         frames, height, width, _ = references.videos[0].frames.shape
         return height, width, frames
-    task = preset_name(len(references.images), len(references.videos), length, base_image=False)
-    return target_size(get_preset(system, task), references, length)
+    return target_size(preset, references, length)

@@ -1,7 +1,8 @@
 """Compare the core with a folder of reference numbers: `python tests/parity.py DIR`.
 
 Prints one line per quantity, `case quantity max_abs limit ok`, and exits with 1 when any exceeds its limit.
-The format of such a folder is described in tests/goldens/vino/README.md; groups whose index file is absent are skipped.
+The format of such a folder is described in the README.md of tests/goldens/vino and tests/goldens/vogue; its files tell
+whose it is. Groups whose index file is absent are skipped.
 """
 
 from __future__ import annotations
@@ -17,14 +18,31 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from parity_groups import Row  # noqa: E402
 
-GROUPS = ("data", "scheduler", "transformer", "vae", "mm_encoder", "pipeline")
+VINO = {name: name for name in ("data", "scheduler", "transformer", "vae", "mm_encoder", "pipeline")}
+VOGUE = {
+    "data": "vogue.data",
+    "schedule": "vogue.schedule",
+    "transformer": "vogue.transformer",
+    "vae": "vogue.vae",
+    "mllm": "mllm",
+    "pipeline": "vogue.pipeline",
+}
+"""Groups, and the modules that check them."""
+GROUPS = tuple(dict.fromkeys((*VINO, *VOGUE)))
+
+
+def groups_of(folder: Path) -> dict[str, str]:
+    """The groups of the system that `folder` is about."""
+    return VOGUE if (folder / "tasks.json").is_file() else VINO
 
 
 def rows(folder: Path, only: tuple[str, ...] = GROUPS) -> Iterator[tuple[str, Row]]:
     """Yield (group, row) for every group of `only` that the folder has. Raises FileNotFoundError when it has none."""
     found = False
-    for group in only:
-        module = importlib.import_module(f"parity_groups.{group}")
+    for group, name in groups_of(folder).items():
+        if group not in only:
+            continue
+        module = importlib.import_module(f"parity_groups.{name}")
         if (folder / module.INDEX).is_file():
             found = True
             for row in module.check(folder):

@@ -37,7 +37,7 @@ from studies.definition import STUDIES, Exam, variants  # noqa: E402
 from studies.measures import norm_variance, value_of  # noqa: E402
 from studies.report import write_report  # noqa: E402
 from studies.running import Clock, OutOfTime, Place, run_sweep, run_variants, stage_config  # noqa: E402
-from studies.unbounded import UNBOUNDED, registered, unbounded_layout  # noqa: E402
+from studies.unbounded import UNBOUNDED, registered  # noqa: E402
 
 TINY = ROOT / "models/vino-tiny"
 STEPS = (1, 1, 3)
@@ -126,7 +126,7 @@ def test_every_variant_is_a_valid_change_of_the_shipped_configs(tmp_path: Path) 
 
 
 def test_without_boundaries_times_go_on(tmp_path: Path) -> None:
-    layout = unbounded_layout([(1, 2, 2), (3, 2, 2)], (2, 2, 2))
+    layout = UNBOUNDED.layout([(1, 2, 2), (3, 2, 2)], (2, 2, 2))
     assert {segment.kind for segment in layout.segments} == {"reference", "target"}
     assert positions(layout)[::4, 0].tolist() == [0, 1, 2, 3, 4, 5]
     place = Place(tmp_path / "runs", write_model(tmp_path / "base.safetensors", VINO_TINY), tmp_path)

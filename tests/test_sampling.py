@@ -10,6 +10,7 @@ from vino_core.errors import InputError
 from vino_core.sampling.guidance import Branch, guided_velocity, needed_branches
 from vino_core.sampling.sampler import euler, initial_noise
 from vino_core.sampling.schedule import sigmas
+from vino_core.systems.vino import VINO
 
 POSITIVE, NEGATIVE, NEGATIVE_IMAGE = Branch
 
@@ -37,7 +38,7 @@ def test_guidance_of_each_set_of_branches() -> None:
 
 
 def prompts(images: int, videos: int = 0, base: bool = False, text: float = 5.0, image: float = 3.0) -> dict:
-    branches = branch_prompts("yes", "no", images, videos, base, text, image)
+    branches = branch_prompts(VINO, "yes", "no", images, videos, base, text, image)
     return {branch: (seen.text, seen.references) for branch, seen in branches.items()}
 
 
@@ -68,7 +69,7 @@ def test_image_guidance_works_without_text_guidance() -> None:
 
 def test_base_image_without_images_is_an_error() -> None:
     with pytest.raises(InputError, match="base image"):
-        branch_prompts("yes", "no", 0, 1, base_image=True)
+        branch_prompts(VINO, "yes", "no", 0, 1, base_image=True)
 
 
 def test_schedule_runs_from_one_to_zero() -> None:

@@ -12,7 +12,7 @@ from vino_core.errors import InputError
 from vino_core.media.references import ImageReference, References, VideoReference
 from vino_core.systems import get_system
 from vino_core.systems.vino import NEGATIVE_CAMERA_CLONE, NEGATIVE_IMAGE, NEGATIVE_VIDEO
-from vino_core.tasks import get_preset, load_tasks, preset_name, target_size
+from vino_core.tasks import get_preset, load_tasks, target_size
 
 VINO = get_system("vino")
 
@@ -46,7 +46,7 @@ def touch(folder: Path, name: str) -> Path:
     ],
 )
 def test_the_task_is_what_is_connected(counts: tuple[int, int, int, bool], name: str) -> None:
-    assert preset_name(*counts) == name
+    assert VINO.default_task(*counts) == name
     assert name in VINO.presets
 
 

@@ -17,6 +17,7 @@ from vino_core.errors import InputError
 from vino_core.media.sizing import best_grid
 from vino_core.sampling.sampler import euler
 from vino_core.sampling.schedule import sigmas
+from vino_core.systems.vino import VINO
 from vino_core.training import draws
 from vino_core.training.conditioning import encode_samples
 from vino_core.training.config import Flow, Optimizer
@@ -73,13 +74,13 @@ def test_conditions_drop_independently_and_pictures_together() -> None:
 
 def test_what_a_sample_sees_without_a_condition() -> None:
     example = Numbers("tiv2v").example(0)
-    assert visible(example, Dropped()) == BranchPrompt(example.prompt, (0, 1))
-    assert visible(example, Dropped(text=True)) == BranchPrompt("", (0, 1))
-    assert visible(example, Dropped(images=True)) == BranchPrompt(example.prompt, (1,))
-    assert visible(example, Dropped(videos=True)) == BranchPrompt(example.prompt, (0,))
+    assert visible(example, Dropped(), VINO) == BranchPrompt(example.prompt, (0, 1))
+    assert visible(example, Dropped(text=True), VINO) == BranchPrompt("", (0, 1))
+    assert visible(example, Dropped(images=True), VINO) == BranchPrompt(example.prompt, (1,))
+    assert visible(example, Dropped(videos=True), VINO) == BranchPrompt(example.prompt, (0,))
     edit = replace(example, images=example.images * 3, videos=(), base_image=True)
-    assert visible(edit, Dropped(images=True)).references == (2,)
-    assert visible(replace(edit, base_image=False), Dropped(images=True)).references == ()
+    assert visible(edit, Dropped(images=True), VINO).references == (2,)
+    assert visible(replace(edit, base_image=False), Dropped(images=True), VINO).references == ()
 
 
 def test_gradients_of_the_learnable_tokens_equal_those_of_a_full_pass(tmp_path: Path) -> None:

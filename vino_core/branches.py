@@ -5,9 +5,11 @@ from __future__ import annotations
 from .encoder.encode import BranchPrompt
 from .errors import InputError
 from .sampling.guidance import Branch, needed_branches
+from .systems.base import System
 
 
 def branch_prompts(
+    system: System,
     prompt: str,
     negative: str,
     images: int,
@@ -16,20 +18,30 @@ def branch_prompts(
     text_scale: float = 1.0,
     image_scale: float = 1.0,
 ) -> dict[Branch, BranchPrompt]:
-    """The prompts of all branches that the scales switch on.
+    """The prompts of all branches that the scales switch on. `prompt` already has the task's instruction.
 
     References are numbered images first, then videos. `base_image` says that the last image is edited and not merely
-    referred to: the third branch keeps it (and calls it Image 1), unless it is the only one. Raises InputError when a
-    base image is asked for and there is none.
+    referred to, which decides what VINO's third branch keeps (and calls Image 1). Raises InputError when a base image is
+    asked for and there is none, and for scales that the system does not take.
     """
     if base_image and images == 0:
         raise InputError("base image is on, but no image is connected. Connect the image to edit as the last one.")
+    check_scales(system, text_scale)
     everything = tuple(range(images + videos))
-    keeps_base = base_image and images > 1
-    kept = everything[images - 1 :] if keeps_base else everything[images:]
+    kept = system.kept(images, videos, base_image)
     seen = {
         Branch.POSITIVE: BranchPrompt(prompt, everything),
         Branch.NEGATIVE: BranchPrompt(negative, everything),
         Branch.NEGATIVE_IMAGE: BranchPrompt(negative, kept),
     }
     return {branch: seen[branch] for branch in needed_branches(text_scale, image_scale, kept != everything)}
+
+
+def check_scales(system: System, text_scale: float) -> None:
+    """Raise InputError when the system does not do without text guidance and `text_scale` switches it off."""
+    least = system.min_text_scale
+    if least is not None and text_scale <= least:
+        raise InputError(
+            f"text_scale is {text_scale}; {system.name} takes values above {least:g} only: its guidance starts from the "
+            "negative prompt, which a lower scale would switch off. Published settings lie between 5 and 7."
+        )

@@ -11,15 +11,22 @@ from .errors import InputError
 
 @dataclass(frozen=True)
 class ConnectorConfig:
-    """One MLP from the VLM's hidden states to the MMDiT: RMSNorm -> Linear (4 x out) -> GELU -> Linear.
+    """One MLP from the VLM's hidden states to the MMDiT: RMSNorm -> Linear -> GELU -> Linear.
 
-    `gelu` is "tanh" or "none" (the exact erf form), as in `torch.nn.functional.gelu`.
+    `gelu` is "tanh" or "none" (the exact erf form), as in `torch.nn.functional.gelu`. `hidden_features` is the width
+    in between; None: 4 x `out_features`.
     """
 
     name: str
     in_features: int
     out_features: int
     gelu: str = "tanh"
+    hidden_features: int | None = None
+
+    @property
+    def inner_features(self) -> int:
+        """Width between the two linear layers."""
+        return 4 * self.out_features if self.hidden_features is None else self.hidden_features
 
 
 @dataclass(frozen=True)

@@ -36,13 +36,15 @@ class Pipeline:
 
     system: System
     engine: TransformersEngine
-    tokens: Tensor
+    tokens: Tensor | None
     model: MMDiT
     vae: VAE
     device: torch.device | str = "cpu"
     offload: bool = False
 
     def __post_init__(self) -> None:
+        if self.tokens is not None and len(self.tokens) > 0:
+            self.system = self.system.for_tokens(self.tokens)
         check_widths(self.model.config, self.tokens, self.engine.hidden_size)
 
     @contextmanager
@@ -62,7 +64,8 @@ class Pipeline:
         """
         references = request.references
         branches = branch_prompts(
-            request.prompt,
+            self.system,
+            request.instructed(self.system),
             request.negative,
             len(references.images),
             len(references.videos),
@@ -77,22 +80,27 @@ class Pipeline:
                 log.warning("prompt: %s", message)
             states = [append_tokens(self.engine, prompt, self.tokens) for prompt in encoded]
         latents = self.reference_latents(request)
+        arrangement = request.arrangement(self.system)
 
         conditionings = {}
         with self.resident(self.model):
             for (branch, seen), prompt, state in zip(branches.items(), encoded, states, strict=True):
                 connected = connect(self.model, self.system, self._for_model(state), prompt.plan.boundaries)
+                before, after = (
+                    tuple(self._for_model(latents[index]) for index in places if index in seen.references)
+                    for places in (arrangement.leading, arrangement.after)
+                )
                 conditionings[branch] = Conditioning(
                     text=connected.text,
                     boundaries=connected.boundaries,
-                    references=tuple(self._for_model(latents[index]) for index in seen.references),
+                    references=before,
+                    conditions=after,
                 )
         return conditionings
 
     def reference_latents(self, request: Request) -> list[Tensor]:
         """Scaled latents [1, 16, t, h, w] of every reference, images first. The request's seed fixes samples."""
-        pixels = [image.pixels[None] for image in request.references.images]
-        pixels += [video.frames for video in request.references.videos]
+        pixels = request.references.packed
         if not pixels:
             return []
         generator = torch.Generator("cpu").manual_seed(request.seed)
@@ -106,7 +114,10 @@ class Pipeline:
         report: StepReport | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Latents [1, 16, t, h, w] in float32 from noise (the request's seed, unless `noise` is given)."""
+        """Latents [1, 16, t, h, w] in float32 from noise (the request's seed, unless `noise` of that shape is given).
+
+        A first frame stands in the place of the noise's own, and what is reported at each step lacks it.
+        """
         shape = self.system.latent_grid(request.frames, request.height, request.width)
         if noise is None:
             noise = initial_noise((1, self.system.latent_channels, *shape), request.seed)
@@ -114,15 +125,20 @@ class Pipeline:
         dtype = self.model.img_in.proj.weight.dtype
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
-            timestep = sigma.to(self.device) * self.system.timestep_scale
+            timestep = self.timestep(sigma)
             velocities = {
                 branch: self.model(latents.to(dtype), timestep, conditioning, guidance).float()
                 for branch, conditioning in conditionings.items()
             }
             return guided_velocity(velocities, request.text_scale, request.image_scale)
 
+        first = conditionings[Branch.POSITIVE].references[-1:]
+        if request.arrangement(self.system).first_frame is None:
+            first = ()
+        noisy = noise[:, :, len(first) :].to(self.device)
         with self.resident(self.model):
-            return euler(velocity, noise.to(self.device), sigmas(request.steps, request.shift), report)
+            latents = euler(velocity, noisy, sigmas(request.steps, request.shift), report)
+        return torch.cat((*(frame.to(latents) for frame in first), latents), dim=2)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Frames uint8 [B, T, H, W, 3] of scaled latents."""
@@ -137,6 +153,13 @@ class Pipeline:
 
     def _for_model(self, tensor: Tensor) -> Tensor:
         return tensor.to(device=self.device, dtype=self.model.img_in.proj.weight.dtype)
+
+    def timestep(self, sigma: Tensor) -> Tensor:
+        """The MMDiT's timestep [B] at noise level `sigma` [B], in the precision that the system is used to."""
+        timestep = sigma.to(self.device) * self.system.timestep_scale
+        if self.system.rounded_timestep:
+            return timestep.to(self.model.img_in.proj.weight.dtype).float()
+        return timestep
 
     def guidance(self) -> Tensor | None:
         """The MMDiT's second scalar input [1], or None where the system has none."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .branches import check_scales
 from .errors import InputError
 from .media.references import References
 from .media.sizing import check_frames, check_size
-from .systems.base import System
+from .systems.base import Arrangement, System
+from .tasks import get_preset
 
 Posterior = Literal["mode", "sample"]
 
@@ -19,6 +21,7 @@ class Request:
 
     `negative` is the negative prompt itself, "" for none. `base_image`: the last image is the one to edit.
     `posterior`: how references become latents, "mode" (the mean) or "sample" (drawn from the VAE's posterior).
+    `task` is a preset's name; None: the one that references and frames make it.
     """
 
     prompt: str
@@ -34,6 +37,21 @@ class Request:
     seed: int = 0
     base_image: bool = False
     posterior: Posterior = "mode"
+    task: str | None = None
+
+    def task_for(self, system: System) -> str:
+        """The task, or what references and frames make it."""
+        counts = len(self.references.images), len(self.references.videos)
+        return self.task or system.default_task(*counts, self.frames, self.base_image)
+
+    def arrangement(self, system: System) -> Arrangement:
+        """Where the references go. Raises InputError for numbers that the task cannot take."""
+        counts = len(self.references.images), len(self.references.videos)
+        return system.arrange(self.task_for(system), *counts)
+
+    def instructed(self, system: System) -> str:
+        """The prompt behind the task's instruction."""
+        return get_preset(system, self.task_for(system)).instruction + self.prompt
 
     def validate(self, system: System) -> None:
         """Raise InputError for a value outside what `system` can do."""
@@ -47,6 +65,18 @@ class Request:
             value = getattr(self, name)
             if not 0.0 <= value <= 100.0:
                 raise InputError(f"{name} is {value}; it must lie between 0 and 100 (1 or less switches it off).")
+        check_scales(system, self.text_scale)
+        get_preset(system, self.task_for(system))
+        if self.arrangement(system).first_frame is not None and self.frames == 1:
+            raise InputError(f"{self.task_for(system)} goes on from a picture: frames is 1, it must be at least 5.")
+        for pixels in self.references.packed if system.one_size else ():
+            height, width = pixels.shape[1:3]
+            if (height, width) != (self.height, self.width):
+                raise InputError(
+                    f"size {self.width} x {self.height}: the references were prepared for {width} x {height}, and "
+                    f"{system.name} takes one size for all. Leave width and height to the picture or video to edit; "
+                    "`area` changes its size."
+                )
         if self.posterior not in ("mode", "sample"):
             raise InputError(f"posterior is '{self.posterior}'; it must be 'mode' or 'sample'.")
 

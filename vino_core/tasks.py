@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from .errors import InputError
-from .media.references import References
+from .media.references import Clip, References, Wanted
 from .systems.base import Preset, System
 
 FIELDS = {"index", "task", "caption", "ref_image_paths", "ref_video_path", "ref_image_have_base", "seed", "negative"}
@@ -44,22 +46,38 @@ class Task:
         return tuple(path for path in (*self.images, *self.videos) if not path.is_file())
 
 
-def preset_name(images: int, videos: int, frames: int, base_image: bool) -> str:
-    """The task that a request is, from what is connected; no task name reaches the model."""
-    if videos:
-        return "tiv2v" if images else "tv2v"
-    if images == 0:
-        return "t2i" if frames == 1 else "t2v"
-    if frames == 1:
-        return "ti2i_baseimg" if base_image else "ti2i"
-    return "i2v" if images == 1 else "ti2v"
-
-
 def get_preset(system: System, name: str) -> Preset:
     """Settings of a task by name. Raises InputError for an unknown one."""
     if name not in system.presets:
         raise InputError(f"task '{name}' is unknown to {system.name}. Known: {', '.join(system.presets)}.")
     return system.presets[name]
+
+
+def prepare_references(
+    system: System,
+    task: str,
+    images: Sequence[Tensor],
+    clips: Sequence[Clip] = (),
+    frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    area: int | None = None,
+) -> References:
+    """The references of a request as `system` takes them for `task`: pictures uint8 [H, W, 3], and clips.
+
+    `frames`, `size` (height, width) of the result and `area` in pixels of a reference are the task's own when None.
+    Raises InputError for references that cannot be used, or not for this task.
+    """
+    preset = get_preset(system, task)
+    if size is None and preset.height is not None and preset.width is not None:
+        size = preset.height, preset.width
+    wanted = Wanted(
+        frames=preset.frames if frames is None else frames,
+        size=size,
+        area=area or preset.area or system.area,
+        unit=system.unit,
+        vlm_frames=system.vision.frames,
+    )
+    return system.prepare(system.arrange(task, len(images), len(clips)), images, clips, wanted)
 
 
 def target_size(preset: Preset, references: References, frames: int) -> tuple[int, int, int]:

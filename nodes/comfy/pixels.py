@@ -10,8 +10,7 @@ from comfy_api.latest import Input
 from torch import Tensor
 
 from ...vino_core.errors import InputError
-from ...vino_core.media.references import VideoReference, prepare_video
-from ...vino_core.systems.base import System
+from ...vino_core.media.references import Clip
 
 
 def numbered(slots: Mapping[str, Any] | None) -> Iterator[tuple[str, Any]]:
@@ -37,15 +36,14 @@ def to_uint8(image: Tensor, name: str) -> Tensor:
     return pixels.expand(*pixels.shape[:3], 3)
 
 
-def prepare(video: Input.Video, name: str, frames: int, system: System) -> VideoReference:
-    """A VIDEO as a reference of `system`, whose first `frames` frames the VAE sees.
+def clip_of(video: Input.Video, name: str) -> Clip:
+    """A VIDEO as the core prepares it.
 
     A whole file is read by the core, which keeps only the frames it needs; a trimmed or generated one comes as frames.
     Raises InputError for a video that cannot be used.
     """
-    limits = {"area": system.area, "unit": system.unit, "vlm_frames": system.vision.frames}
     source = video.get_stream_source() if hasattr(video, "get_active_trim_window") else None
     if isinstance(source, str) and video.get_active_trim_window() == (0.0, 0.0):
-        return prepare_video(source, frames, **limits)
+        return Clip(source)
     components = video.get_components()
-    return prepare_video(to_uint8(components.images, name), frames, float(components.frame_rate), **limits)
+    return Clip(to_uint8(components.images, name), float(components.frame_rate))

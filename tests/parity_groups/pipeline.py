@@ -78,6 +78,7 @@ def encoder_rows(case: str, pipeline: Pipeline, request: Request, entry: dict, t
     refs = request.references
     counts = (len(refs.images), len(refs.videos))
     branches = branch_prompts(
+        pipeline.system,
         request.prompt, request.negative, *counts, request.base_image, request.text_scale, request.image_scale
     )
     yield equal(case, "branches", {NAMES[b] for b in branches}, set(entry["branches"]))

@@ -5,7 +5,7 @@ The system exists for the study only: `registered` makes it known for as long as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,28 +13,16 @@ from pathlib import Path
 from vino_core.checkpoints.files import load_mmdit, model_metadata, read_metadata
 from vino_core.checkpoints.header import TensorInfo
 from vino_core.checkpoints.writing import Plan, write_safetensors
-from vino_core.mmdit.packing import Grid, Layout, Segment
+from vino_core.mmdit.packing import sequential_layout
 from vino_core.systems import SYSTEMS
 from vino_core.systems.vino_tiny import VINO_TINY
-
-
-def unbounded_layout(references: Sequence[Grid], target: Grid) -> Layout:
-    """References and target on one timeline that goes on from each to the next, without boundary tokens."""
-    segments: list[Segment] = []
-    time = 0
-    for grid in references:
-        segments.append(Segment("reference", time, grid))
-        time += grid[0]
-    segments.append(Segment("target", time, target))
-    return Layout(tuple(segments))
-
 
 _KEPT = tuple(one for one in VINO_TINY.mmdit.connectors if one.name == VINO_TINY.text_connector)
 UNBOUNDED = replace(
     VINO_TINY,
     name="vino-tiny-unbounded",
     boundary_connector=None,
-    layout=unbounded_layout,
+    layout=sequential_layout,
     mmdit=replace(VINO_TINY.mmdit, connectors=_KEPT),
 )
 

@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import InputError
 from ..media.output import check_folder
 from ..systems.base import System
-from ..tasks import Task, get_preset, load_tasks, preset_name, target_size
+from ..tasks import Task, get_preset, load_tasks, prepare_references, target_size
 from .loading import PARTS, add_file_arguments, add_machine_arguments, choose_system, load_pipeline
 
 OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
@@ -79,7 +79,7 @@ def _single(arguments: argparse.Namespace, system: System) -> Task:
     frames = arguments.frames
     if frames is None:
         frames = get_preset(system, arguments.preset).frames if arguments.preset else 1
-    name = preset_name(len(arguments.image), len(arguments.video), frames, arguments.base_image)
+    name = system.default_task(len(arguments.image), len(arguments.video), frames, arguments.base_image)
     index = f"{time.strftime('%Y%m%d-%H%M%S')}_{name}"
     images, videos = tuple(arguments.image), tuple(arguments.video)
     return Task(index, arguments.preset or name, arguments.prompt, images, videos, arguments.base_image)
@@ -170,19 +170,22 @@ class _Generator:
         from ..encoder.encode import encode_visuals
         from ..encoder.understand import rewrite_prompt
         from ..media.images import read_image
-        from ..media.references import References, prepare_image, prepare_video
+        from ..media.references import Clip
         from ..request import Request
 
-        arguments, system = self.arguments, self.system
-        preset = get_preset(system, arguments.preset or task.preset)
-        area = system.area if arguments.area is None else arguments.area
+        arguments, system = self.arguments, self.pipeline.system
+        name = arguments.preset or task.preset
+        preset = get_preset(system, name)
         frames = arguments.frames or preset.frames
-        references = References(
-            images=tuple(prepare_image(read_image(path), area, system.unit) for path in task.images),
-            videos=tuple(
-                prepare_video(path, frames, area=area, unit=system.unit, vlm_frames=system.vision.frames)
-                for path in task.videos
-            ),
+        height, width = arguments.height or preset.height, arguments.width or preset.width
+        references = prepare_references(
+            system,
+            name,
+            [read_image(path) for path in task.images],
+            [Clip(path) for path in task.videos],
+            frames,
+            None if height is None or width is None else (height, width),
+            arguments.area,
         )
         height, width, frames = target_size(preset, references, frames)
         negative = next(text for text in (arguments.negative, task.negative, preset.negative) if text is not None)
@@ -190,7 +193,7 @@ class _Generator:
         prompt = task.prompt
         if arguments.understand:
             with self.pipeline.resident(self.pipeline.engine.model), torch.inference_mode():
-                visuals = encode_visuals(self.pipeline.engine, references, system.vision)
+                visuals = encode_visuals(self.pipeline.engine, references, system.vision, understanding=True)
                 prompt = rewrite_prompt(self.pipeline.engine, system, prompt, visuals)
             print(f"  rewritten: {prompt}", flush=True)
         request = Request(
@@ -207,6 +210,7 @@ class _Generator:
             seed=secrets.randbelow(2**32) if seed is None else seed,
             base_image=task.base_image,
             posterior=arguments.posterior,
+            task=name,
         )
         given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
         return replace(request, **{**given, "frames": frames})

@@ -104,11 +104,15 @@ def video_frame_indices(frames: int, fps: float, num_frames: int, sample_fps: fl
     return indices
 
 
-def vlm_frame_indices(frames: int, count: int = 8) -> list[int]:
-    """The `count` frames, spread evenly over a whole clip of `frames`, that the VLM sees; short clips repeat frames."""
+def vlm_frame_indices(frames: int, count: int = 8, repeat: bool = True) -> list[int]:
+    """The `count` frames, spread evenly over a whole clip of `frames`, that the VLM sees.
+
+    A shorter clip repeats frames or, without `repeat`, gives those that it has.
+    """
     if frames < 1:
         raise InputError(f"A video must have at least 1 frame, this one has {frames}.")
     # In float32 like the reference, so that halves round the same way.
+    count = count if repeat else min(count, frames)
     return torch.linspace(0, frames - 1, count).round().long().tolist()
 
 

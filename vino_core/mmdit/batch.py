@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,10 @@ from .model import Conditioning, MMDiT
 
 def _kind(conditioning: Conditioning) -> tuple:
     """Samples of equal kind can be computed as one batch."""
-    shapes = tuple(tuple(reference.shape[1:]) for reference in conditioning.references)
+    shapes = tuple(
+        tuple(tuple(reference.shape[1:]) for reference in references)
+        for references in (conditioning.references, conditioning.conditions)
+    )
     return shapes, None if conditioning.mask is None else conditioning.text.shape[1]
 
 
@@ -54,10 +57,15 @@ def stack(samples: Sequence[Conditioning]) -> Conditioning:
     first = samples[0]
     if len(samples) == 1:
         return first
+
+    def joined(each: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat(group) for group in zip(*each, strict=True))
+
     return Conditioning(
         text=pad_sequence([sample.text[0] for sample in samples], batch_first=True),
         boundaries=None if first.boundaries is None else torch.cat([sample.boundaries for sample in samples]),
-        references=tuple(torch.cat(group) for group in zip(*(sample.references for sample in samples), strict=True)),
+        references=joined(sample.references for sample in samples),
+        conditions=joined(sample.conditions for sample in samples),
         mask=None if first.mask is None else torch.cat([sample.mask for sample in samples]),
         padding=padding_of([sample.text.shape[1] for sample in samples], first.text.device),
     )

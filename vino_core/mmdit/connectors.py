@@ -24,7 +24,7 @@ class Connected(NamedTuple):
 
 
 class Connector(nn.Module):
-    """RMSNorm -> Linear(in, 4 x out) -> GELU -> Linear(4 x out, out), on [..., in] to [..., out]."""
+    """RMSNorm -> Linear(in, inner) -> GELU -> Linear(inner, out), on [..., in] to [..., out]."""
 
     def __init__(
         self,
@@ -38,9 +38,9 @@ class Connector(nn.Module):
         self.config = config
         self.norm_qwen = operations.RMSNorm(config.in_features, eps=1e-6, **placement)
         self.mlp = nn.Sequential(
-            operations.Linear(config.in_features, 4 * config.out_features, **placement),
+            operations.Linear(config.in_features, config.inner_features, **placement),
             nn.GELU(approximate=config.gelu),
-            operations.Linear(4 * config.out_features, config.out_features, **placement),
+            operations.Linear(config.inner_features, config.out_features, **placement),
         )
 
     def forward(self, states: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ class Conditioning:
     """What one guidance branch gives to the MMDiT, the same at every step.
 
     `text` [B, L, text_dim]; `boundaries` [B, 2K, C], start and end of each of the K references in turn, or None;
-    `references` K scaled latents [B, 16, t, h, w].
+    `references` scaled latents [B, 16, t, h, w] that stand before the target, `conditions` those behind it.
 
     Rows of text that are no tokens come in two kinds. `padding` bool [B, L], True in such rows, is seen by nothing: a
     sample's numbers are those that it has alone. `mask` [B, L], zero in such rows, is what the published model gets:
@@ -46,6 +46,7 @@ class Conditioning:
     references: tuple[Tensor, ...] = ()
     mask: Tensor | None = None
     padding: Tensor | None = None
+    conditions: tuple[Tensor, ...] = ()
 
 
 class MMDiT(nn.Module):
@@ -58,7 +59,7 @@ class MMDiT(nn.Module):
     def __init__(
         self,
         config: MMDiTConfig,
-        layout: Callable[[Sequence[Grid], Grid], Layout] = bounded_layout,
+        layout: Callable[[Sequence[Grid], Grid, Sequence[Grid]], Layout] = bounded_layout,
         operations: Operations = nn,
         dtype: torch.dtype | None = None,
         device: torch.device | str | None = None,
@@ -129,12 +130,16 @@ class MMDiT(nn.Module):
         Raises InputError when sizes do not divide into patches.
         """
         grid = self.grid(latents)
-        references = [reference.expand(latents.shape[0], -1, -1, -1, -1) for reference in conditioning.references]
-        layout = self.layout([self.grid(reference) for reference in references], grid)
+        before, after = (
+            [reference.expand(latents.shape[0], -1, -1, -1, -1) for reference in references]
+            for references in (conditioning.references, conditioning.conditions)
+        )
+        layout = self.layout([self.grid(x) for x in before], grid, [self.grid(x) for x in after])
         text = conditioning.text.shape[1]
         rotary = rotary_table(layout, text, self.config.rope_axes, self.config.rope_theta, latents.device)
 
-        img = pack(layout, self.patchify(latents), [self.patchify(x) for x in references], conditioning.boundaries)
+        references = [self.patchify(x) for x in (*before, *after)]
+        img = pack(layout, self.patchify(latents), references, conditioning.boundaries)
         vector = self.time_vector(timestep, guidance, latents.dtype)
         padding = conditioning.padding
         txt = self.txt_in(conditioning.text, timestep, conditioning.mask, attention, padding)

@@ -53,12 +53,14 @@ class Layout:
         raise ValueError("layout without a target")
 
 
-def bounded_layout(references: Sequence[Grid], target: Grid) -> Layout:
+def bounded_layout(references: Sequence[Grid], target: Grid, after: Sequence[Grid] = ()) -> Layout:
     """References enclosed in boundary tokens, one timeline, target last (VINO paper section 2.2).
 
     Grids are in patches. Time runs through start token, latent frames, end token of each reference and goes on in the
-    next; rows and columns restart at 0 for each segment.
+    next; rows and columns restart at 0 for each segment. Raises ValueError when something is to stand `after` it.
     """
+    if after:
+        raise ValueError("packing: this layout has no place behind the target")
     segments: list[Segment] = []
     time = 0
     for grid in references:
@@ -71,11 +73,22 @@ def bounded_layout(references: Sequence[Grid], target: Grid) -> Layout:
     return Layout(tuple(segments))
 
 
+def sequential_layout(before: Sequence[Grid], target: Grid, after: Sequence[Grid] = ()) -> Layout:
+    """All frames behind one another on one time axis, nothing in between (VOGUE paper section 2.2). Grids in patches."""
+    segments: list[Segment] = []
+    time = 0
+    for kind, grids in (("reference", before), ("target", (target,)), ("reference", after)):
+        for grid in grids:
+            segments.append(Segment(kind, time, grid))
+            time += grid[0]
+    return Layout(tuple(segments))
+
+
 def pack(layout: Layout, target: Tensor, references: Sequence[Tensor] = (), boundaries: Tensor | None = None) -> Tensor:
     """Concatenate tokens in the layout's order.
 
-    `target` [B, n, C], `references` one [B, n_k, C] each, `boundaries` [B, 2K, C] (start and end of each reference in
-    turn). Returns [B, N, C]. Raises ValueError when the tokens do not fill the layout.
+    `target` [B, n, C], `references` one [B, n_k, C] each (those behind the target last), `boundaries` [B, 2K, C] (start
+    and end of each reference in turn). Returns [B, N, C]. Raises ValueError when the tokens do not fill the layout.
     """
     remaining = {
         "boundary": iter(boundaries.split(1, dim=1) if boundaries is not None else ()),

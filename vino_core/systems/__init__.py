@@ -8,8 +8,9 @@ from ..errors import InputError
 from .base import System
 from .vino import VINO
 from .vino_tiny import VINO_TINY
+from .vogue import VOGUE
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (VINO, VINO_TINY)}
+SYSTEMS: dict[str, System] = {system.name: system for system in (VINO, VINO_TINY, VOGUE)}
 
 DEFAULT = VINO.name
 """The system of files that name none, such as those that others published."""

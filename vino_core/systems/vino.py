@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..checkpoints.published import ConnectorNames, OfficialFile, Published
 from ..config import ConnectorConfig, MMDiTConfig
+from ..media.references import prepare_each
 from ..mmdit.packing import bounded_layout
-from .base import PixelLimits, Preset, PromptTemplate, System, VisionLimits
+from .base import PixelLimits, Preset, PromptTemplate, System, VisionLimits, all_before
 
 NEGATIVE_IMAGE = (
     "low quality, blurry, low resolution, jpeg artifacts, noisy, bad anatomy, bad proportions, deformed face, "
@@ -31,6 +33,24 @@ _VIDEO = Preset(width=848, height=480, frames=85, text_scale=7.0, image_scale=1.
 _EDIT = replace(_IMAGE, width=None, height=None)
 _VIDEO_EDIT = replace(_VIDEO, width=None, height=None, frames=81, negative="")
 
+
+def default_task(images: int, videos: int, frames: int, base_image: bool) -> str:
+    """The task that a request is, from what is connected; no task name reaches the model."""
+    if videos:
+        return "tiv2v" if images else "tv2v"
+    if images == 0:
+        return "t2i" if frames == 1 else "t2v"
+    if frames == 1:
+        return "ti2i_baseimg" if base_image else "ti2i"
+    return "i2v" if images == 1 else "ti2v"
+
+
+def kept(images: int, videos: int, base_image: bool) -> tuple[int, ...]:
+    """The third branch keeps videos, and a base image unless it is the only picture (VINO paper section 3.2)."""
+    first = images - 1 if base_image and images > 1 else images
+    return tuple(range(first, images + videos))
+
+
 VINO = System(
     name="vino",
     prompt=PromptTemplate(
@@ -52,6 +72,10 @@ VINO = System(
     text_connector="connector",
     boundary_connector="connector_vae_branch",
     layout=bounded_layout,
+    default_task=default_task,
+    arrange=all_before,
+    kept=kept,
+    prepare=prepare_each,
     presets={
         "t2i": _IMAGE,
         "t2v": _VIDEO,
@@ -69,4 +93,17 @@ VINO = System(
     negative_image=NEGATIVE_IMAGE,
     negative_video=NEGATIVE_VIDEO,
     learnable_tokens=256,
+    published=Published(
+        title="VINO",
+        files=(OfficialFile("vino.ckpt"),),
+        marks=("mm_encoder.",),
+        connectors=ConnectorNames("mm_encoder.", "norm_qwen"),
+        pooled=768,
+        vlm="mm_encoder.mm_encoder.",
+        vlm_title="Qwen3-VL-4B-Instruct",
+        tokens="mm_encoder.metaquery",
+        embedding="model.language_model.embed_tokens.weight",
+        tied=True,
+        renames=tuple((name, f"mm_encoder.mm_encoder.{name}") for name in ("model.", "lm_head.")),
+    ),
 )

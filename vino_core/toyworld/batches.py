@@ -66,6 +66,7 @@ def _encode(
     """The branches, and conditionings [1, ...] of the first branch of every request, of the second, and so on."""
     prompts = [
         branch_prompts(
+            pipeline.system,
             request.prompt,
             request.negative,
             len(request.references.images),

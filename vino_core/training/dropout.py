@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..branches import branch_prompts
 from ..encoder.encode import BranchPrompt
 from ..sampling.guidance import Branch
+from ..systems.base import System
 from . import draws
 from .example import Example
 
@@ -31,13 +32,14 @@ def draw_dropped(chance: float, seed: int, step: int, sample: int, images: int) 
     return Dropped(text < chance, (many_images if images > 1 else one_image) < chance, video < chance)
 
 
-def visible(example: Example, dropped: Dropped) -> BranchPrompt:
+def visible(example: Example, dropped: Dropped, system: System) -> BranchPrompt:
     """The prompt and the references (images first, then videos) that remain.
 
     Without its images a sample is what the third guidance branch sees: a base image among others stays.
     """
     images, videos = len(example.images), len(example.videos)
-    everything = branch_prompts(example.prompt, "", images, videos, example.base_image, text_scale=2.0, image_scale=2.0)
+    counts = images, videos, example.base_image
+    everything = branch_prompts(system, example.prompt, "", *counts, text_scale=2.0, image_scale=2.0)
     kept = everything[Branch.POSITIVE].references
     if dropped.images and Branch.NEGATIVE_IMAGE in everything:
         kept = everything[Branch.NEGATIVE_IMAGE].references

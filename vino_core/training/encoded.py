@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..encoder.encode import EncodedPrompt
-from ..encoder.prompt import PromptPlan
+from ..encoder.prompt import PromptPlan, TokenPlan
 from ..errors import InputError
 from ..media.references import References
 from ..systems.base import System
@@ -118,10 +118,10 @@ def encode_examples(
         for index in range(lengths[task]):
             try:
                 example = source.example(index)
-                if _key(example, Dropped()) in prompts:
+                if _key(example, Dropped(), system) in prompts:
                     raise InputError(f"another example is called {example.id} too; give it a name of its own.")
                 for dropped in variants(example, data.dropout):
-                    key, sample = _key(example, dropped), prepare(example, dropped, data, system)
+                    key, sample = _key(example, dropped, system), prepare(example, dropped, data, system)
                     alone = not (sample.references.images or sample.references.videos)
                     found = by_text.get(sample.text) if alone else None
                     if found is None:
@@ -147,8 +147,8 @@ def encode_examples(
     return EncodedExamples({task: LightSource(task, found) for task, found in lights.items()}, samples)
 
 
-def _key(example: Example, dropped: Dropped) -> Key:
-    prompt = visible(example, dropped)
+def _key(example: Example, dropped: Dropped, system: System) -> Key:
+    prompt = visible(example, dropped, system)
     return example.task, example.id, prompt.text, tuple(prompt.references)
 
 
@@ -167,10 +167,10 @@ def _latents(
 ) -> Iterator[tuple[Key, EncodedSample]]:
     whole = prepare(example, Dropped(), data, system)
     target = encode_pixels(whole.target).cpu()
-    seen = visible(example, Dropped()).references
+    seen = visible(example, Dropped(), system).references
     packed = dict(zip(seen, (encode_pixels(pixels).cpu() for pixels in whole.pixels), strict=False))
     for dropped in variants(example, data.dropout):
-        key = _key(example, dropped)
+        key = _key(example, dropped, system)
         references = tuple(packed[index] for index in key[-1] if index in packed)
         yield key, EncodedSample(*prompts[key], target, references)
 
@@ -195,7 +195,7 @@ class EncodedTrainer(Trainer):
     def _prepare(self, example: Example, step: int, number: int) -> Prepared:
         chance = self.run.data.dropout
         dropped = draw_dropped(chance, self.run.seed, step, number, len(example.images))
-        key = _key(example, dropped)
+        key = _key(example, dropped, self.parts.system)
         return Chosen(example.id, example.task, key[2], References((), ()), example.target, packed=False, key=key)
 
     def _encode(self, samples: Sequence[Prepared]) -> list[Group]:
@@ -216,5 +216,8 @@ class EncodedTrainer(Trainer):
             lengths=tuple(sample.states.shape[1] for sample in samples),
             target=join(sample.target for sample in samples),
             references=tuple(join(each) for each in zip(*(sample.references for sample in samples), strict=True)),
-            prompt=EncodedPrompt(samples[0].plan, join(sample.states for sample in samples), ()),
+            # The states are those behind the tokens: nothing is appended or left out any more.
+            prompt=EncodedPrompt(
+                replace(samples[0].plan, tokens=TokenPlan()), join(sample.states for sample in samples), ()
+            ),
         )

@@ -43,9 +43,7 @@ class Prepared:
         """What the VAE encodes for the packed sequence, uint8 [T, H, W, 3] each, in prompt order."""
         if not self.packed:
             return []
-        return [image.pixels[None] for image in self.references.images] + [
-            video.frames for video in self.references.videos
-        ]
+        return self.references.packed
 
 
 def cover(frames: Tensor, area: int, unit: int) -> Tensor:
@@ -120,7 +118,7 @@ def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> 
         tuple(example.target.shape[:3]), len(example.images), len(example.videos), example.task, data, system
     )
     packed = example.task not in WITHOUT_LATENTS
-    prompt = visible(example, dropped)
+    prompt = visible(example, dropped, system)
     count, latents = len(example.images), example.latents
     images = [_image(example.images[index], (height, width), data) for index in prompt.references if index < count]
     videos = []
