@@ -56,8 +56,9 @@ def _write(
     progress = comfy.utils.ProgressBar(tokens)
     visuals = len(prepared.images) + len(prepared.videos)
     with open_engine(clip, expected_tokens(system, prepared) + tokens, visuals=visuals) as engine:
-        seen = encode_visuals(engine, prepared, system.vision)
-        sampling = Sampling(max_new_tokens=tokens, temperature=temperature, seed=seed)
+        seen = encode_visuals(engine, prepared, system.vision, understanding=True)
+        penalty = system.prompt.repetition_penalty
+        sampling = Sampling(tokens, temperature, seed=seed, repetition_penalty=penalty)
         answer = write(engine, system, text, seen, sampling, progress.update_absolute)
     return io.NodeOutput(answer)
 

@@ -87,6 +87,9 @@ class ComfyVLM:
     def tokenize(self, text: str) -> list[int]:
         return self._tokenize(text)
 
+    def detokenize(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.decode(ids)
+
     def token_id(self, name: str) -> int:
         return special_id(self._tokenizer, name)
 
@@ -126,9 +129,10 @@ class ComfyVLM:
         visual: VisualInjection | None = None,
         sampling: Sampling = GREEDY,
         on_token: Callable[[int], None] | None = None,
+        prompt: Sequence[int] = (),
     ) -> str:
         transformer, model = self._transformer, self._transformer.model
-        choose = NextToken(sampling)
+        choose = NextToken(sampling, prompt)
         stops = {self.token_id(IM_END), self.token_id(END_OF_TEXT)}
         # One token at a time is bound by reading the weights: like core, don't widen them where bfloat16 is fast.
         bf16 = comfy.model_management.should_use_bf16(self.device)

@@ -29,8 +29,9 @@ class PreparedImage(Protocol):
 
 
 class PreparedVideo(Protocol):
-    """`vlm_frames` uint8 [8, H, W, 3]."""
+    """`vlm_frames` uint8 [F, H, W, 3] as many as generation shows to the VLM, `frames` all of them."""
 
+    frames: Tensor
     vlm_frames: Tensor
 
 
@@ -59,7 +60,7 @@ class BranchPrompt:
 
 @dataclass(frozen=True, eq=False)
 class EncodedPrompt:
-    """A prompt after the VLM: `states` [1, n, hidden_size] entering the last decoder layer, and their cache.
+    """A prompt after the VLM: `states` [1, n, hidden_size] as the engine gives them, and their cache.
 
     In training also several prompts [B, n, hidden_size] with references of the same sizes. Where their texts differ in
     length, `plan` is the longest one's and `padding` bool [B, n] is True behind each shorter one.
@@ -71,19 +72,24 @@ class EncodedPrompt:
     padding: Tensor | None = None
 
 
-def patches_of(references: PreparedReferences, limits: VisionLimits) -> list[tuple[VisualItem, Tensor]]:
-    """What the vision tower takes, [t*h*w, 1536] for each reference, images first."""
+def patches_of(
+    references: PreparedReferences, limits: VisionLimits, understanding: bool = False
+) -> list[tuple[VisualItem, Tensor]]:
+    """What the vision tower takes, [t*h*w, values of a patch] for each reference, images first."""
+    whole = understanding and limits.whole_clips
+    clips = [video.frames if whole else video.vlm_frames for video in references.videos]
     prepared = [("image", *image_patches(image.pixels, limits)) for image in references.images]
-    prepared += [("video", *video_patches(video.vlm_frames, limits)) for video in references.videos]
+    prepared += [("video", *video_patches(clip, limits)) for clip in clips]
     return [(VisualItem(kind, grid), patches) for kind, patches, grid in prepared]
 
 
 def encode_visuals(
-    engine: VLMEngine, references: PreparedReferences, limits: VisionLimits
+    engine: VLMEngine, references: PreparedReferences, limits: VisionLimits, understanding: bool = False
 ) -> tuple[EncodedVisual, ...]:
-    """Run the vision tower once for each reference, images first."""
+    """Run the vision tower once for each reference, images first. `understanding`: for text, see `VisionLimits`."""
     return tuple(
-        EncodedVisual(item, engine.vision(patches, item.grid)) for item, patches in patches_of(references, limits)
+        EncodedVisual(item, engine.vision(patches, item.grid))
+        for item, patches in patches_of(references, limits, understanding)
     )
 
 
@@ -118,18 +124,22 @@ def embed_prompts(
 
 
 def encode_branches(
-    engine: VLMEngine, system: System, branches: Sequence[BranchPrompt], visuals: Sequence[EncodedVisual]
+    engine: VLMEngine,
+    system: System,
+    branches: Sequence[BranchPrompt],
+    visuals: Sequence[EncodedVisual],
+    tags: bool = False,
 ) -> list[EncodedPrompt]:
     """Encode the prompts of a request, the visual prefix once per distinct list of references.
 
-    The numbers of a branch do not depend on which other branches are encoded with it. Raises InputError for text that
-    cannot be used.
+    The numbers of a branch do not depend on which other branches are encoded with it. `tags` switches the system's tags
+    on, see `build_prompt`. Raises InputError for text that cannot be used.
     """
     prefixes: dict[tuple[int, ...], tuple[Tensor, KVCache]] = {}
     encoded = []
     for branch in branches:
         chosen = [visuals[index] for index in branch.references]
-        plan = build_prompt(system, engine, branch.text, [visual.item for visual in chosen])
+        plan = build_prompt(system, engine, branch.text, [visual.item for visual in chosen], tags=tags)
         x, injection = embed_prompt(engine, plan, chosen)
         if injection is None:
             states, cache = engine.decode(x, plan.positions)
@@ -145,28 +155,48 @@ def encode_branches(
     return encoded
 
 
-def append_tokens(engine: VLMEngine, encoded: EncodedPrompt, tokens: Tensor) -> Tensor:
-    """States [B, n + q, hidden_size] of a prompt and `tokens` [q, hidden_size] behind it. Gradients flow to `tokens`.
+def append_tokens(engine: VLMEngine, encoded: EncodedPrompt, tokens: Tensor | None) -> Tensor:
+    """What the MMDiT gets of a prompt and `tokens` [q, hidden_size] behind it: states [B, m, hidden_size], those of the
+    tokens last. Which ones is the system's choice, see `TokenPlan`. Gradients flow to `tokens`; None is none of them.
 
     With more prompts than one the engine must be a `BatchEngine`. The tokens see nothing of the padding, and continue
     each prompt's own positions.
 
-    Raises InputError when the tokens have another width than the text encoder.
+    Raises InputError when the tokens have another width than the text encoder, or when there are none but their marks.
     """
-    if tokens.ndim != 2 or tokens.shape[1] != engine.hidden_size:
+    plan = encoded.plan.tokens
+    kept = encoded.states[:, plan.kept_from :] if plan.kept_from else encoded.states
+    if tokens is None or tokens.shape[0] == 0:
+        return kept
+    if tokens.ndim != 2 or tokens.shape[1] != engine.hidden_size or tokens.shape[0] <= 2 * plan.marks:
+        least = f"more than {2 * plan.marks}" if plan.marks else "any number"
         raise InputError(
-            f"The learnable tokens have the shape {tuple(tokens.shape)}; the text encoder takes [any number, "
+            f"The learnable tokens have the shape {tuple(tokens.shape)}; the text encoder takes [{least}, "
             f"{engine.hidden_size}]. Load the tokens and the text encoder of the same model."
         )
-    if tokens.shape[0] == 0:
-        return encoded.states
-    x = tokens.to(encoded.states).expand(encoded.states.shape[0], -1, -1)
-    count, padding = tokens.shape[0], encoded.padding
+    batch = encoded.states.shape[0]
+    x = tokens.to(encoded.states).expand(batch, -1, -1)
+    if plan.closing:
+        x = torch.cat([x, engine.embed(plan.closing).to(x).expand(batch, -1, -1)], dim=1)
+    count, padding = x.shape[1], encoded.padding
     if padding is None:
-        states, _ = engine.decode(x, appended_positions(encoded.plan.positions, count), past=encoded.cache)
+        places = appended_positions(encoded.plan.positions, count, plan.first)
+        states, _ = engine.decode(x, places, past=encoded.cache)
     else:
-        places = encoded.plan.positions.to(padding.device)
-        own = [appended_positions(places[:, :length], count) for length in (~padding).sum(dim=1).tolist()]
+        shared = encoded.plan.positions.to(padding.device)
+        lengths = (~padding).sum(dim=1).tolist()
+        own = [appended_positions(shared[:, :length], count, plan.first) for length in lengths]
         present = torch.nn.functional.pad(~padding, (0, count), value=True)
         states, _ = engine.decode(x, torch.stack(own, dim=1), past=encoded.cache, present=present)
-    return torch.cat([encoded.states, states], dim=1)
+    length = tokens.shape[0]
+    return torch.cat([kept, states[:, length:], states[:, plan.marks : length - plan.marks]], dim=1)
+
+
+def appended_padding(encoded: EncodedPrompt, tokens: Tensor | None) -> Tensor | None:
+    """The padding of what `append_tokens` makes, bool [B, m]."""
+    if encoded.padding is None:
+        return None
+    plan = encoded.plan.tokens
+    count = 0 if tokens is None else tokens.shape[0]
+    appended = count - 2 * plan.marks + len(plan.closing) if count else 0
+    return torch.nn.functional.pad(encoded.padding[:, plan.kept_from :], (0, appended), value=False)

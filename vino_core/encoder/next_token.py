@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -9,16 +11,32 @@ from .engine import Sampling
 
 
 class NextToken:
-    """Choose a token id from logits [vocabulary] as `sampling` says.
+    """Choose a token id from logits [vocabulary] as `sampling` says. `prompt` holds the ids that were there before.
 
     The generator lives on the CPU, so that a seed gives the same text wherever the logits are the same.
     """
 
-    def __init__(self, sampling: Sampling) -> None:
+    def __init__(self, sampling: Sampling, prompt: Iterable[int] = ()) -> None:
         self.sampling = sampling
         self.generator = torch.Generator().manual_seed(sampling.seed)
+        self.used = set(prompt)
 
     def __call__(self, logits: Tensor) -> int:
+        token = self._choose(self._penalised(logits))
+        self.used.add(token)
+        return token
+
+    def _penalised(self, logits: Tensor) -> Tensor:
+        """Logits after the repetition penalty (CTRL, section 4.1): it weakens each used token once, however often."""
+        penalty = self.sampling.repetition_penalty
+        if penalty == 1 or not self.used:
+            return logits
+        used = torch.tensor(sorted(self.used), device=logits.device)
+        logits = logits.float()
+        values = logits[used]
+        return logits.index_copy(0, used, torch.where(values < 0, values * penalty, values / penalty))
+
+    def _choose(self, logits: Tensor) -> int:
         if self.sampling.temperature == 0:
             return int(logits.argmax())
         scaled = logits.float().cpu() / self.sampling.temperature

@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..systems.base import System
 from .engine import IM_END, IM_START, IMAGE_PAD, VIDEO_PAD, VISION_END, VISION_START, PromptTokenizer
 from .labels import prompt_messages
-from .positions import sequence_positions
+from .positions import Block, sequence_positions
 
 Span = tuple[int, int]
 
@@ -25,16 +25,33 @@ class VisualItem:
     grid: tuple[int, int, int]
 
 
+@dataclass(frozen=True)
+class TokenPlan:
+    """How learnable tokens continue a prompt, and which states go on to the MMDiT.
+
+    first: position of the first one, counted from the prompt's last token.
+    closing: ids behind the tokens, whose states stand before theirs.
+    marks: learnable tokens at either end whose states are left out.
+    kept_from: states of the prompt before this one are left out.
+    """
+
+    first: int = 0
+    closing: tuple[int, ...] = ()
+    marks: int = 0
+    kept_from: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class PromptPlan:
     """A tokenised prompt.
 
     ids: all token ids, pads of pictures and clips included.
     positions: int64 [3, n], see `positions.sequence_positions`.
-    visual_spans: one (start, end) per picture and per temporal group of a clip: the places of its pads.
+    visual_spans: the (start, end) of each run of pads: one per picture, and per clip or temporal group of a clip.
     boundaries: one (index of the first vision start, index of the last vision end) per reference.
     prefix_length: tokens before the segment that holds the user's text. Prompts with the same references share them.
     messages: what looks like a mistake in the text, worth showing to the user (empty most of the time).
+    tokens: what happens behind the prompt.
     """
 
     ids: tuple[int, ...]
@@ -43,6 +60,7 @@ class PromptPlan:
     boundaries: tuple[Span, ...]
     prefix_length: int
     messages: tuple[str, ...]
+    tokens: TokenPlan = TokenPlan()
 
 
 def time_stamps(groups: int, frames_per_group: int, frame_rate: float) -> list[float]:
@@ -57,7 +75,7 @@ class _Writer:
     def __init__(self, tokenizer: PromptTokenizer) -> None:
         self.tokenizer = tokenizer
         self.ids: list[int] = []
-        self.runs: list[int | tuple[int, int]] = []
+        self.runs: list[int | Block] = []
         self.spans: list[Span] = []
         self._pending = ""
 
@@ -70,12 +88,12 @@ class _Writer:
         self.ids += ids
         self.runs.append(len(ids))
 
-    def picture(self, pad: str, height: int, width: int) -> Span:
-        """Write one picture of merged size height x width; return the places of its vision start and end."""
+    def block(self, pad: str, block: Block) -> Span:
+        """Write the pads of a picture or clip; return the places of its vision start and end."""
         self.special(VISION_START)
         start = len(self.ids)
-        self.ids += [self.tokenizer.token_id(pad)] * (height * width)
-        self.runs.append((height, width))
+        self.ids += [self.tokenizer.token_id(pad)] * (block.frames * block.height * block.width)
+        self.runs.append(block)
         self.spans.append((start, len(self.ids)))
         self.special(VISION_END)
         return start - 1, len(self.ids) - 1
@@ -105,11 +123,14 @@ def build_prompt(
     text: str,
     items: Sequence[VisualItem] = (),
     understanding: bool = False,
+    answering: bool = False,
+    tags: bool = False,
 ) -> PromptPlan:
     """Lay out the prompt of `system` for `text` and its references, images first.
 
     `text` may be empty, of any length and script; special tokens written in it are plain text. `understanding` takes
-    the system sentence that asks for a caption. Raises InputError when `text` is not valid text.
+    the system sentence that asks for a caption. `answering` ends the prompt where the VLM's own text begins. `tags`
+    puts the system's tags before references that have no label. Raises InputError when `text` is not valid text.
     """
     template, vision = system.prompt, system.vision
     _check(text, items, vision.merge)
@@ -120,22 +141,29 @@ def build_prompt(
     writer.text("\n")
     writer.special(IM_START)
     writer.text("user\n")
+    head = len(writer.ids) + len(tokenizer.tokenize("user\n"))
 
+    text, messages = _cut(text, tokenizer, template.max_text_tokens)
+    labels = {
+        "image": template.image_label or (template.image_tag if tags else ""),
+        "video": template.video_label or (template.video_tag if tags else ""),
+    }
     boundaries: list[Span] = []
     counts = {"image": 0, "video": 0}
     for item in items:
         counts[item.kind] += 1
         groups, height, width = item.grid[0], item.grid[1] // vision.merge, item.grid[2] // vision.merge
+        writer.text(labels[item.kind].format(counts[item.kind]))
         if item.kind == "image":
-            writer.text(template.image_label.format(counts["image"]))
-            pictures = [writer.picture(IMAGE_PAD, height, width)]
+            blocks = [writer.block(IMAGE_PAD, Block(height, width))]
+        elif template.video_step is not None:
+            blocks = [writer.block(VIDEO_PAD, Block(height, width, groups, template.video_step))]
         else:
-            writer.text(template.video_label.format(counts["video"]))
-            pictures = []
+            blocks = []
             for seconds in time_stamps(groups, vision.temporal_patch, template.frame_rate):
                 writer.text(f"<{seconds:.1f} seconds>")
-                pictures.append(writer.picture(VIDEO_PAD, height, width))
-        boundaries.append((pictures[0][0], pictures[-1][1]))
+                blocks.append(writer.block(VIDEO_PAD, Block(height, width)))
+        boundaries.append((blocks[0][0], blocks[-1][1]))
 
     # Without references "user\n" is still pending here: it is one string with the text, so it is not in the prefix.
     prefix_length = len(writer.ids)
@@ -143,7 +171,7 @@ def build_prompt(
     writer.special(IM_END)
     writer.text("\n")
     writer.special(IM_START)
-    ids = writer.ids + list(tokenizer.tokenize("assistant\n"))
+    ids = writer.ids + list(tokenizer.tokenize("assistant\n" + ("" if answering else template.before_tokens)))
     runs = [*writer.runs, len(ids) - len(writer.ids)]
     return PromptPlan(
         ids=tuple(ids),
@@ -151,5 +179,22 @@ def build_prompt(
         visual_spans=tuple(writer.spans),
         boundaries=tuple(boundaries),
         prefix_length=prefix_length,
-        messages=prompt_messages(text, counts["image"], counts["video"]),
+        messages=messages + prompt_messages(text, counts["image"], counts["video"]),
+        tokens=TokenPlan(
+            first=template.token_step,
+            closing=(tokenizer.token_id(IM_END),) if template.marked_tokens else (),
+            marks=int(template.marked_tokens),
+            kept_from={"all": 0, "turn": head, "text": boundaries[-1][1] + 1 if boundaries else head}[template.keeps],
+        ),
     )
+
+
+def _cut(text: str, tokenizer: PromptTokenizer, limit: int | None) -> tuple[str, tuple[str, ...]]:
+    """The text that the system reads of `text`, and a message where that is not all of it."""
+    if limit is None or len(text.encode()) <= limit:  # a token is a byte at least
+        return text, ()
+    ids = tokenizer.tokenize(text)
+    if len(ids) <= limit:
+        return text, ()
+    kept = tokenizer.detokenize(ids[:limit]).rstrip("\N{REPLACEMENT CHARACTER}")
+    return kept, (f"The prompt has {len(ids)} tokens; only the first {limit} are read. Shorten it.",)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ..systems.base import System
 from .encode import EncodedVisual, embed_prompt
-from .engine import GREEDY, Sampling, VLMEngine
+from .engine import Sampling, VLMEngine
 from .prompt import build_prompt
 
 
@@ -15,10 +15,13 @@ def rewrite_prompt(
     system: System,
     text: str,
     visuals: Sequence[EncodedVisual] = (),
-    sampling: Sampling = GREEDY,
+    sampling: Sampling | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> str:
-    """The caption that the VLM writes for the request `text` on its references, to be used as the prompt."""
+    """The caption that the VLM writes for the request `text` on its references, to be used as the prompt.
+
+    `sampling` None is `usual_sampling`.
+    """
     return _answer(engine, system, text, visuals, True, sampling, on_token)
 
 
@@ -27,11 +30,20 @@ def ask(
     system: System,
     question: str,
     visuals: Sequence[EncodedVisual] = (),
-    sampling: Sampling = GREEDY,
+    sampling: Sampling | None = None,
     on_token: Callable[[int], None] | None = None,
 ) -> str:
-    """The VLM's answer to a question, with the system sentence used for generation."""
+    """The VLM's answer to a question, with the system sentence used for generation.
+
+    `sampling` None is `usual_sampling`.
+    """
     return _answer(engine, system, question, visuals, False, sampling, on_token)
+
+
+def usual_sampling(system: System) -> Sampling:
+    """The most likely text, as long as the system's answers may be and with its repetition penalty."""
+    template = system.prompt
+    return Sampling(max_new_tokens=template.answer_tokens, repetition_penalty=template.repetition_penalty)
 
 
 def _answer(
@@ -40,9 +52,9 @@ def _answer(
     text: str,
     visuals: Sequence[EncodedVisual],
     understanding: bool,
-    sampling: Sampling,
+    sampling: Sampling | None,
     on_token: Callable[[int], None] | None,
 ) -> str:
-    plan = build_prompt(system, engine, text, [visual.item for visual in visuals], understanding)
+    plan = build_prompt(system, engine, text, [visual.item for visual in visuals], understanding, answering=True)
     x, injection = embed_prompt(engine, plan, visuals)
-    return engine.generate(x, plan.positions, injection, sampling, on_token)
+    return engine.generate(x, plan.positions, injection, sampling or usual_sampling(system), on_token, plan.ids)

@@ -1,7 +1,7 @@
-"""Pixels to the patches that the VLM's vision tower reads (Qwen3-VL; VINO paper, section 3.1).
+"""Pixels to the patches that the VLM's vision tower reads (VINO paper, section 3.1; Qwen2.5-VL report, section 2.1).
 
-Pictures and frames go through two resizes, as in the published inference code, each with its own roundings. All of
-them are exact: the patches equal the published code's bit for bit.
+Pictures and frames go through one or two resizes, as in the published inference code, each with its own roundings. All
+of them are exact: VINO's patches equal the published code's bit for bit.
 """
 
 from __future__ import annotations
@@ -36,35 +36,47 @@ def video_sizes(height: int, width: int, limits: VisionLimits) -> tuple[tuple[in
 
 
 def _sizes(
-    height: int, width: int, one: PixelLimits, two: PixelLimits, frames: int
+    height: int, width: int, one: PixelLimits, two: PixelLimits | None, frames: int
 ) -> tuple[tuple[int, int], tuple[int, int]]:
     try:
         first = smart_resize(height, width, one.factor, one.min_pixels, one.max_pixels)
+        if two is None:
+            return first, first
         return first, smart_resize(*first, two.factor, two.min_pixels / frames, two.max_pixels / frames)
     except InputError as error:
         raise InputError(f"{width} x {height} pixels: too narrow for the VLM. Crop it to a more even shape.") from error
 
 
 def image_patches(pixels: Tensor, limits: VisionLimits) -> tuple[Tensor, Grid]:
-    """Patches of a uint8 [H, W, 3] picture: float32 [N, 1536] in -1..1, and their grid (1, rows, columns)."""
+    """Patches of a uint8 [H, W, 3] picture: float32 [N, 2*3*patch*patch], and their grid (1, rows, columns)."""
     check_pixels(pixels, "Picture for the VLM")
     first, second = image_sizes(*pixels.shape[:2], limits)
-    resized = Image.fromarray(pixels.cpu().numpy()).resize((first[1], first[0]), Image.Resampling.BICUBIC)
-    channels_first = torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None]
-    frame = _resize(channels_first, second).float()
+    frame = _resize(_pillow_resize(pixels, first), second).float()
     return _to_patches(frame.expand(limits.temporal_patch, -1, -1, -1), limits)
 
 
 def video_patches(frames: Tensor, limits: VisionLimits) -> tuple[Tensor, Grid]:
-    """Patches of uint8 [8, H, W, 3] frames: float32 [N, 1536] and their grid (4, rows, columns).
+    """Patches of uint8 [F, H, W, 3] frames: float32 [N, 2*3*patch*patch] and their grid (groups, rows, columns).
 
-    Values reach a little past -1..1: the second resize of a clip overshoots at edges and is not clamped.
+    An odd last frame is repeated. A second resize overshoots at edges and is not clamped, so that VINO's values reach a
+    little past -1..1.
     """
     check_clip(frames, "Clip for the VLM")
-    if len(frames) != limits.frames:
+    if not limits.whole_clips and len(frames) != limits.frames:
         raise InputError(f"Clip for the VLM: {len(frames)} frames. The VLM takes exactly {limits.frames}.")
     first, second = video_sizes(*frames.shape[1:3], limits)
-    return _to_patches(_resize(first_video_resize(frames, first), second), limits)
+    if limits.video_second is None:
+        resized = torch.cat([_pillow_resize(frame, first) for frame in frames]).float()
+    else:
+        resized = _resize(first_video_resize(frames, first), second)
+    missing = -len(resized) % limits.temporal_patch
+    return _to_patches(torch.cat([resized, *[resized[-1:]] * missing]), limits)
+
+
+def _pillow_resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture uint8 [H, W, 3] at `size`, uint8 [1, 3, h, w]."""
+    resized = Image.fromarray(pixels.cpu().numpy()).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1)[None]
 
 
 def first_video_resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
@@ -83,7 +95,8 @@ def _to_patches(frames: Tensor, limits: VisionLimits) -> tuple[Tensor, Grid]:
     count, _, height, width = frames.shape
     patch, merge, depth = limits.patch, limits.merge, limits.temporal_patch
     grid = (count // depth, height // patch, width // patch)
-    values = (frames - 127.5) / 127.5
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (limits.mean, limits.std))
+    values = (frames - mean) / std
     blocks = values.reshape(
         grid[0], depth, 3, grid[1] // merge, merge, patch, grid[2] // merge, merge, patch
     )  # time, depth, colour, row, sub-row, y, column, sub-column, x

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.sources import Checkpoint
-from ..encoder.encode import append_tokens
+from ..encoder.encode import append_tokens, appended_padding
 from ..encoder.engine import BatchEngine
 from ..errors import InputError
 from ..mmdit.connectors import connect
@@ -93,11 +93,8 @@ class Network(nn.Module):
         """What the MMDiT is given; gradients flow to tokens and connectors."""
         if group.ids is not None:
             return Conditioning(self.plain_text(group.ids), padding=group.padding)
-        states, padding = group.prompt.states, group.padding
-        if self.tokens is not None:
-            states = append_tokens(self.engine, group.prompt, self.tokens)
-            if padding is not None:
-                padding = nn.functional.pad(padding, (0, len(self.tokens)), value=False)
+        states = append_tokens(self.engine, group.prompt, self.tokens)
+        padding = appended_padding(group.prompt, self.tokens)
         # Connectors are kept in float32 while they train, whatever the VLM's type; autocast decides how they compute.
         connected = connect(self.mmdit, self.system, states.to(group.target), group.boundaries)
         return Conditioning(connected.text, connected.boundaries, group.references, padding=padding)
