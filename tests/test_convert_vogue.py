@@ -229,7 +229,7 @@ def test_text_encoder_of_vino_with_a_model_of_vogue(tmp_path: Path) -> None:
     prefix = VINO.published.vlm
     qwen3 = {name.removeprefix(prefix): x for name, x in vino_published().items() if name.startswith(prefix)}
     with pytest.raises(InputError, match="2560 wide.*Qwen2.5-VL-7B-Instruct"):
-        open_official(save(tmp_path, SOME, qwen3))
+        open_official(save(tmp_path, SOME, qwen3), VOGUE)
 
 
 def test_files_that_do_not_stand_alone(tmp_path: Path) -> None:

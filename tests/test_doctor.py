@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,14 +12,19 @@ import torch
 from checkpoint_files import convert_miniature
 from paths import GOLDENS, ROOT
 from safetensors.torch import load_file, save_file
+from tiny_files import MODEL
 from tiny_weights import write_tiny_weights
+from vogue_files import VOGUE_GOLDENS
 
-from vino_core.checkpoints.files import save_tokens
+from vino_core.checkpoints.files import model_metadata, save_tokens
+from vino_core.checkpoints.layouts import native_shapes
 from vino_core.cli import main
+from vino_core.config import ConnectorConfig
 from vino_core.doctor import packages
 from vino_core.doctor.inventory import FOLDERS, missing_kinds, take_inventory, width_conflicts
 from vino_core.doctor.memory import JOBS, activation_bytes, parameters, tokens, verdict
 from vino_core.systems.vino import VINO
+from vino_core.systems.vogue import VOGUE
 
 
 @pytest.fixture
@@ -53,7 +59,7 @@ def test_files_are_recognised(models: Path) -> None:
     assert found[0].details == "vino, 2+2 blocks x 64" and found[0].dtype == "fp32"
     assert found[0].size == found[0].path.stat().st_size
     assert [problem.path.name for problem in problems] == ["half.safetensors"]
-    assert missing_kinds(found) == [] and width_conflicts(found) == []
+    assert missing_kinds(found) == {} and width_conflicts(found) == []
 
 
 def test_widths_that_do_not_agree(models: Path) -> None:
@@ -87,11 +93,11 @@ def test_a_folder_of_the_miniature(tmp_path: Path) -> None:
     write_tiny_weights(tmp_path, system="vino-tiny", names=names)
     found, problems = take_inventory(tmp_path)
     assert {entry.kind: entry.details.partition(",")[0] for entry in found} == {kind: "vino-tiny" for kind in FOLDERS}
-    assert problems == width_conflicts(found) == missing_kinds(found) == []
+    assert problems == width_conflicts(found) == list(missing_kinds(found)) == []
 
     vae = tmp_path / "vae.safetensors"
     save_file(load_file(vae), vae)  # as Wan's own, which names no system
-    assert missing_kinds(take_inventory(tmp_path)[0]) == ["vae"]
+    assert list(missing_kinds(take_inventory(tmp_path)[0])) == ["vae"]
 
 
 @pytest.mark.parametrize("option", ["--comfyui", "--models"])
@@ -129,9 +135,57 @@ def test_memory_of_the_published_model() -> None:
     unused = published["transformer.time_text_embed.text_embedder (allocated, never used)"]
     connectors = published["mm_encoder.connector"] + published["mm_encoder.connector_vae_branch"]
     assert parameters(VINO.mmdit) == published["transformer."] - unused + connectors
-    plain, edit = (job for job in JOBS if job.name in ("picture 640x640", "video edit 848x480, 81 frames"))
+    plain, edit = (job for job in JOBS["vino"] if job.name in ("picture 640x640", "video edit 848x480, 81 frames"))
     assert tokens(plain, VINO) == 40 * 40 + 512
     assert activation_bytes(edit, VINO, VINO.mmdit) > 10 * activation_bytes(plain, VINO, VINO.mmdit)
+
+
+def test_memory_of_vogue() -> None:
+    published = json.loads((VOGUE_GOLDENS / "manifest_full.json").read_text())
+    assert parameters(VOGUE.mmdit) == published["transformer_total_params"]
+    jobs = {job.name: tokens(job, VOGUE) for job in JOBS["vogue"]}
+    assert jobs["picture 832x480"] == 30 * 52 + 512
+    frame = 30 * 53
+    assert jobs["video edit 848x480, 129 frames"] == 2 * 33 * frame + 512 + 2400
+
+
+def vogue_folder(root: Path, queries: bool) -> Path:
+    """Files of a tiny VOGUE: model, text encoder, VAE, and tokens for one variant; that model says which it is."""
+    config = replace(MODEL, connectors=(ConnectorConfig("qwen_project_in", 64, 48, "none", 40),))
+    root.mkdir()
+    weights = {name: torch.zeros(shape) for name, shape in native_shapes(config).items()}
+    save_file(weights, root / "vogue_a.safetensors", model_metadata("vogue", config, 8 if queries else 0))
+    qwen = {"visual.merger.mlp.2.weight": torch.zeros(64, 8), "visual.merger.ln_q.weight": torch.zeros(8)}
+    save_file(qwen, root / "qwen_2.5_vl_7b.safetensors")
+    vae = load_file(GOLDENS / "vae_weights.safetensors")
+    save_file({name.removeprefix("vae."): x for name, x in vae.items()}, root / "hunyuan_video_vae.safetensors")
+    return root
+
+
+def test_files_of_vogue(tmp_path: Path) -> None:
+    hidden, problems = take_inventory(vogue_folder(tmp_path / "hidden", queries=False))
+    assert {entry.kind: entry.details for entry in hidden} == {
+        "vae": "HunyuanVideo",
+        "text encoder": "Qwen2.5-VL, width 64",
+        "model": "vogue, 1+1 blocks x 64",
+    }
+    assert problems == [] and missing_kinds(hidden) == {} and width_conflicts(hidden) == []
+
+    root = vogue_folder(tmp_path / "queries", queries=True)
+    save_tokens(root / "vino_tokens.safetensors", torch.zeros(8, 64), "vino")  # of another system: no help
+    (root / "qwen_2.5_vl_7b.safetensors").unlink()
+    missing = missing_kinds(take_inventory(root)[0])
+    assert "vogue_tokens.safetensors" in missing["tokens"]
+    assert "Qwen2.5-VL-7B-Instruct" in missing["text encoder"]
+    assert missing.keys() == {"tokens", "text encoder"}
+
+    save_tokens(root / "vogue_tokens.safetensors", torch.zeros(10, 32), "vogue")
+    (root / "qwen").mkdir()
+    (root / "qwen" / "config.json").write_text(json.dumps({"model_type": "qwen2_5_vl", "hidden_size": 64}))
+    save_file({"a": torch.zeros(1)}, root / "qwen" / "model.safetensors")
+    found = take_inventory(root)[0]
+    assert missing_kinds(found) == {}
+    assert width_conflicts(found) == ["vogue_a.safetensors takes a tokens of width 64; found: 32"]
 
 
 @pytest.mark.parametrize(

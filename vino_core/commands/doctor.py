@@ -35,7 +35,7 @@ def _gigabytes(size: int | None) -> str:
 
 
 def _files(options: argparse.Namespace) -> dict[str, Any]:
-    from ..doctor.inventory import REMEDIES, missing_kinds, models_folder, take_inventory, width_conflicts
+    from ..doctor.inventory import missing_kinds, models_folder, take_inventory, width_conflicts
 
     root = models_folder(options.comfyui and Path(options.comfyui), options.models)
     if root is None:
@@ -45,24 +45,24 @@ def _files(options: argparse.Namespace) -> dict[str, Any]:
         "folder": str(root),
         "found": [{**asdict(entry), "path": str(entry.path)} for entry in found],
         "problems": [{"path": str(problem.path), "reason": problem.reason} for problem in problems],
-        "missing": {kind: REMEDIES[kind] for kind in missing_kinds(found)},
+        "missing": missing_kinds(found),
         "conflicts": width_conflicts(found),
     }
 
 
 def _memory(device: Device) -> list[dict[str, Any]]:
     from ..doctor.memory import JOBS, activation_bytes, parameters, tokens, verdict
-    from ..systems import DEFAULT, get_system
+    from ..systems import get_system
 
-    system = get_system(DEFAULT)
     available = device.total if device.free is None else device.free
     rows = []
-    for job in JOBS:
+    for system, job in ((get_system(name), job) for name, jobs in JOBS.items() for job in jobs):
         activations = activation_bytes(job, system, system.mmdit)
         for dtype, width in (("bf16", 2), ("fp8", 1)):
             weights = parameters(system.mmdit) * width
             rows.append(
                 {
+                    "system": system.published.title,
                     "job": job.name,
                     "dtype": dtype,
                     "tokens": tokens(job, system),
@@ -125,14 +125,16 @@ def _file_lines(files: dict[str, Any]) -> Iterator[str]:
 
 def _need_lines(needs: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"Memory for one step of published VINO on {needs['device']} (weights exact, activations estimated; text "
+        f"Memory for one step of the published models on {needs['device']} (weights exact, activations estimated; text "
         "encoder and VAE apart)"
     )
-    rows = [
-        (row["job"], row["dtype"], _gigabytes(row["weights"]), _gigabytes(row["activations"]), row["verdict"])
-        for row in needs["rows"]
-    ]
-    yield from _table([("", "dtype", "weights", "activations", "verdict"), *rows])
+    for title in dict.fromkeys(row["system"] for row in needs["rows"]):
+        rows = [
+            (row["job"], row["dtype"], _gigabytes(row["weights"]), _gigabytes(row["activations"]), row["verdict"])
+            for row in needs["rows"]
+            if row["system"] == title
+        ]
+        yield from _table([(title, "dtype", "weights", "activations", "verdict"), *rows])
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:

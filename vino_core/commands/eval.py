@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..media.output import check_folder
-from .loading import add_file_arguments, add_machine_arguments, choose_system, load_pipeline
+from .loading import add_file_arguments, add_machine_arguments, choose_system, given_files, load_pipeline
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
@@ -81,8 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings={
                 **vars(settings),
                 "system": system.name,
-                "model": arguments.model.name,
-                "tokens": arguments.tokens.name,
+                **{name: path.name for name, path in given_files(arguments).items() if name in ("model", "tokens")},
             },
             progress=lambda done, total: bar.update(done - bar.n),
         )

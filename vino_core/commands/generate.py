@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..media.output import check_folder
 from ..systems.base import System
 from ..tasks import Task, get_preset, load_tasks, prepare_references, target_size
-from .loading import PARTS, add_file_arguments, add_machine_arguments, choose_system, load_pipeline
+from .loading import add_file_arguments, add_machine_arguments, choose_system, given_files, load_pipeline
 
 OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
 
@@ -90,7 +90,7 @@ def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     seed = task.seed if task.seed is not None else arguments.seed
     flags = (*OVERRIDES, "posterior", "area", "understand", "negative", "dtype")
     asked = {name: getattr(arguments, name) for name in flags}
-    weights = {name: getattr(arguments, name).name for name in PARTS}
+    weights = {name: path.name for name, path in given_files(arguments).items()}
     files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
     row = {"preset": arguments.preset or task.preset, "prompt": task.prompt, "base_image": task.base_image}
     return {**asked, **row, **files, "task_negative": task.negative, "seed": seed, **weights}
@@ -156,7 +156,7 @@ class _Generator:
             "file": file.name,
             "asked": _asked(task, self.arguments),
             "settings": settings,
-            "files": {name: str(getattr(self.arguments, name)) for name in PARTS},
+            "files": {name: str(path) for name, path in given_files(self.arguments).items()},
             "machine": {"device": str(self.pipeline.device), "dtype": self.arguments.dtype, "torch": torch_version},
             "seconds": round(time.perf_counter() - started, 2),
         }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
 
 PARTS = ("model", "tokens", "text_encoder", "vae")
-"""The files of a system. A folder that holds all four calls them model.safetensors, tokens.safetensors, ..."""
+"""The files of a system. A folder that holds them all calls them model.safetensors, tokens.safetensors, ..."""
 
 
 def add_file_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -25,15 +25,27 @@ def add_file_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGro
         "--model",
         type=Path,
         required=True,
-        help="vino_*.safetensors, made by `vino convert`; or a folder of all four files, such as models/vino-tiny",
+        help="vino_*.safetensors or vogue_*.safetensors, made by `vino convert`; or a folder of all files, such as "
+        "models/vino-tiny",
     )
-    parts.add_argument("--tokens", type=Path, help="vino_tokens*.safetensors, made by `vino convert`")
-    parts.add_argument("--text-encoder", type=Path, help="folder of Qwen3-VL-4B-Instruct, or its file")
+    parts.add_argument(
+        "--tokens",
+        type=Path,
+        help="*_tokens*.safetensors, made by `vino convert`; VOGUE has a variant without them",
+    )
+    parts.add_argument(
+        "--text-encoder", type=Path, help="folder of Qwen3-VL-4B-Instruct (VOGUE: Qwen2.5-VL-7B-Instruct), or its file"
+    )
     parts.add_argument("--vae", type=Path, help="HunyuanVideo VAE, file or folder")
     parts.add_argument(
-        "--system", choices=tuple(SYSTEMS), help="default: the one that the model file names; vino where it names none"
+        "--system", choices=tuple(SYSTEMS), help="default: the one that the model file names or else seems made for"
     )
     return parts
+
+
+def given_files(arguments: argparse.Namespace) -> dict[str, Path]:
+    """The files of PARTS that there are, after `choose_system`: a variant without learnable tokens has no such file."""
+    return {name: getattr(arguments, name) for name in PARTS if getattr(arguments, name) is not None}
 
 
 def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +58,8 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def choose_system(arguments: argparse.Namespace) -> System:
-    """The system to use: --system, else the one that the model file names.
+    """The system to use: --system, else the one that the model file names or seems made for; its variant for learnable
+    tokens where there is a file of them.
 
     Where --model is a folder of all files, those of them that have no option of their own are written into
     `arguments`. Raises InputError when one is missing, or when the model file cannot be read.
@@ -54,20 +67,25 @@ def choose_system(arguments: argparse.Namespace) -> System:
     from ..checkpoints.files import made_for
 
     folder = arguments.model
-    if (folder / "model.safetensors").is_file():
+    whole = (folder / "model.safetensors").is_file()
+    if whole:
         arguments.model = folder / "model.safetensors"
-        for name in PARTS[1:]:
-            if getattr(arguments, name) is None:
-                setattr(arguments, name, folder / f"{name}.safetensors")
+    elif missing := next((name for name in ("text_encoder", "vae") if getattr(arguments, name) is None), None):
+        raise _not_given(missing)
+    system = made_for(arguments.model) if arguments.system is None else get_system(arguments.system)
     for name in PARTS[1:]:
-        if getattr(arguments, name) is None:
-            names = ", ".join(f"{part}.safetensors" for part in PARTS)
-            raise InputError(
-                f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}."
-            )
-    if arguments.system is not None:
-        return get_system(arguments.system)
-    return made_for(arguments.model)
+        optional = name == "tokens" and system.with_tokens is not None
+        path = folder / f"{name}.safetensors"
+        if getattr(arguments, name) is None and whole and (path.exists() or not optional):
+            setattr(arguments, name, path)
+        if getattr(arguments, name) is None and not optional:
+            raise _not_given(name)
+    return system.for_tokens(arguments.tokens)
+
+
+def _not_given(name: str) -> InputError:
+    names = ", ".join(f"{part}.safetensors" for part in PARTS)
+    return InputError(f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}.")
 
 
 def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
@@ -77,7 +95,7 @@ def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
     """
     import torch
 
-    from ..checkpoints.files import load_mmdit, load_tokens, read_metadata
+    from ..checkpoints.files import check_variant, load_mmdit, load_tokens, read_metadata
     from ..encoder.transformers_engine import load_engine
     from ..pipeline import Pipeline
     from ..vae import VAE
@@ -88,9 +106,11 @@ def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
         keep_freed_memory()
     dtype = getattr(torch, arguments.dtype)
     home = "cpu" if arguments.offload else device
-    for path in (getattr(arguments, name) for name in PARTS):
+    for path in given_files(arguments).values():
         if path.suffix == ".safetensors":
             expect_system(read_metadata(path).get("system", system.name), system, path)
+    tokens = None if arguments.tokens is None else load_tokens(arguments.tokens)
+    check_variant(arguments.model, tokens)
     model, _ = load_mmdit(arguments.model, dtype, home, unnamed=system.name)
     vae = VAE.load(arguments.vae, dtype=dtype, device=home)
     if arguments.vae_tiling:
@@ -98,7 +118,7 @@ def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
     return Pipeline(
         system=system,
         engine=load_engine(arguments.text_encoder, dtype, home),
-        tokens=load_tokens(arguments.tokens),
+        tokens=tokens,
         model=model,
         vae=vae,
         device=device,

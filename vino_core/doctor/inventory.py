@@ -1,16 +1,18 @@
-"""Which of VINO's files are there. Reads headers only."""
+"""Which files of the systems are there. Reads headers only."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoints.files import COMFY_PREFIX, infer_mmdit_config
+from ..checkpoints.files import COMFY_PREFIX, LEARNABLE, infer_mmdit_config, seems_for
 from ..checkpoints.header import Header, main_dtype, read_header, short_name
-from ..checkpoints.layouts import TOKENS
+from ..checkpoints.layouts import BEGIN, END, MARKED_TOKENS, NORM, TOKENS
 from ..errors import InputError
+from ..systems import DEFAULT, SYSTEMS
+from ..systems.base import System
 
 FOLDERS = {
     "model": ("diffusion_models", "unet"),
@@ -19,17 +21,18 @@ FOLDERS = {
     "vae": ("vae",),
 }
 """Folders of ComfyUI's models folder in which each kind of file belongs."""
-REMEDIES = {
-    "model": "convert the published vino.ckpt: vino convert vino.ckpt --out FOLDER, then move vino_*.safetensors",
-    "tokens": "vino convert writes it beside the model: vino_tokens.safetensors",
-    "text encoder": "Qwen3-VL-4B-Instruct: one file for ComfyUI, or the published folder for `vino generate`",
-    "vae": "the VAE of HunyuanVideo (16 channels)",
+_MODEL_MARKS = tuple(
+    dict.fromkeys(
+        f"{connector.name}.{NORM}.weight" for system in SYSTEMS.values() for connector in system.mmdit.connectors
+    )
+)
+_ENCODERS = {
+    "model.visual.merger.linear_fc2.weight": ("Qwen3-VL", "model.visual.deepstack_merger_list.0.norm.weight"),
+    "visual.merger.mlp.2.weight": ("Qwen2.5-VL", "visual.merger.ln_q.weight"),
+    "model.visual.merger.mlp.2.weight": ("Qwen2.5-VL", "model.visual.merger.ln_q.weight"),
 }
-_MARKS = {
-    "model": "connector_vae_branch.mlp.0.weight",
-    "text encoder": "model.visual.deepstack_merger_list.0.norm.weight",
-}
-_QWEN_WIDTH = "model.visual.merger.linear_fc2.weight"
+"""The tensor whose rows are a text encoder's width -> its family, and another tensor that it has."""
+_ENCODER_FOLDERS = {"qwen3_vl": "Qwen3-VL", "qwen2_5_vl": "Qwen2.5-VL"}
 _VAE_ENTRY = "decoder.conv_in.conv.weight"
 _WAN_ENTRY = "decoder.conv1.weight"
 """Of a VAE in Wan 2.1's layout. Wan's own is another model's: only one that names a system is meant."""
@@ -37,7 +40,10 @@ _WAN_ENTRY = "decoder.conv1.weight"
 
 @dataclass(frozen=True)
 class Found:
-    """One file or folder. `width` is that of the text encoder's states, which must agree between files."""
+    """One file or folder. `width` is that of the text encoder's states, which must agree between files.
+
+    `system` is the one that a model or tokens file is for. `plain` models are a variant without learnable tokens.
+    """
 
     kind: str
     path: Path
@@ -45,11 +51,13 @@ class Found:
     dtype: str
     details: str
     width: int | None = None
+    system: str | None = None
+    plain: bool = False
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that looks like one of VINO's and cannot be used, with the reason."""
+    """A file that looks like one of ours and cannot be used, with the reason."""
 
     path: Path
     reason: str
@@ -74,10 +82,11 @@ def models_folder(comfyui: Path | None, models: Path | None) -> Path | None:
 
 def _identify(header: Header) -> str | None:
     shapes = {name.removeprefix(COMFY_PREFIX): shape for name, shape in header.shapes.items()}
-    for kind, mark in _MARKS.items():
-        if mark in shapes:
-            return kind
-    if TOKENS in shapes and len(shapes) == 1:
+    if any(mark in shapes for mark in _MODEL_MARKS):
+        return "model"
+    if any(width in shapes and mark in shapes for width, (_, mark) in _ENCODERS.items()):
+        return "text encoder"
+    if (TOKENS in shapes and len(shapes) == 1) or {BEGIN, MARKED_TOKENS, END} <= shapes.keys():
         return "tokens"
     if _WAN_ENTRY in shapes and "system" in header.metadata:
         return "vae"
@@ -93,11 +102,12 @@ def _describe(kind: str, header: Header) -> tuple[str, int | None]:
         blocks = f"{config.depth}+{config.depth_single} blocks x {config.hidden_size}"
         return f"{system}, {blocks}", config.connectors[0].in_features if config.connectors else None
     if kind == "tokens":
-        count, width = shapes[TOKENS]
+        count, width = shapes[TOKENS if TOKENS in shapes else MARKED_TOKENS]
         return f"{system}, {count} x {width}", width
     if kind == "text encoder":
-        width = shapes[_QWEN_WIDTH][0]
-        return _of_system(header, f"Qwen3-VL, width {width}"), width
+        entry = next(name for name in _ENCODERS if name in shapes)
+        width = shapes[entry][0]
+        return _of_system(header, f"{_ENCODERS[entry][0]}, width {width}"), width
     return _of_system(header, "HunyuanVideo" if _VAE_ENTRY in shapes else "in Wan 2.1's layout"), None
 
 
@@ -107,17 +117,21 @@ def _of_system(header: Header, details: str) -> str:
 
 
 def inspect_file(path: Path) -> Found | None:
-    """What a safetensors file is to VINO, or None. Raises InputError when it is damaged."""
+    """What a safetensors file is to us, or None. Raises InputError when it is damaged."""
     header = read_header(path)
     kind = _identify(header) if header.tensors else None
     if kind is None:
         return None
     details, width = _describe(kind, header)
-    return Found(kind, path, path.stat().st_size, short_name(main_dtype(header.tensors)), details, width)
+    names = (name.removeprefix(COMFY_PREFIX) for name in header.tensors)
+    system = header.metadata.get("system", seems_for(names)) if kind in ("model", "tokens") else None
+    plain = header.metadata.get(LEARNABLE) == "0"
+    dtype = short_name(main_dtype(header.tensors))
+    return Found(kind, path, path.stat().st_size, dtype, details, width, system, plain)
 
 
 def inspect_folder(path: Path) -> Found | None:
-    """What a published folder (config.json and shards) is to VINO, or None."""
+    """What a published folder (config.json and shards) is to us, or None."""
     try:
         config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -125,9 +139,11 @@ def inspect_folder(path: Path) -> Found | None:
     weights = sorted(path.glob("*.safetensors"))
     size = sum(file.stat().st_size for file in weights)
     dtype = str(config.get("torch_dtype", config.get("dtype", "unknown")))
-    if config.get("model_type") == "qwen3_vl":
-        width = config.get("text_config", {}).get("hidden_size")
-        return Found("text encoder", path, size, dtype, f"Qwen3-VL folder, width {width}", width)
+    family = _ENCODER_FOLDERS.get(config.get("model_type", ""))
+    if family:
+        # transformers below 4.52 writes the language model's fields beside the others.
+        width = {**config, **config.get("text_config", {})}.get("hidden_size")
+        return Found("text encoder", path, size, dtype, f"{family} folder, width {width}", width)
     if config.get("_class_name") == "AutoencoderKLHunyuanVideo":
         return Found("vae", path, size, dtype, "HunyuanVideo folder")
     return None
@@ -141,7 +157,7 @@ def _candidates(root: Path) -> Iterator[Path]:
 
 
 def take_inventory(root: Path) -> tuple[list[Found], list[Problem]]:
-    """VINO's files under `root`: in ComfyUI's subfolders or, where there are none, anywhere below it."""
+    """Our files under `root`: in ComfyUI's subfolders or, where there are none, anywhere below it."""
     found: list[Found] = []
     problems: list[Problem] = []
     seen: set[Path] = set()
@@ -161,10 +177,42 @@ def take_inventory(root: Path) -> tuple[list[Found], list[Problem]]:
     return found, problems
 
 
-def missing_kinds(found: Iterable[Found]) -> list[str]:
-    """Kinds of file of which there is none."""
-    present = {entry.kind for entry in found}
-    return [kind for kind in FOLDERS if kind not in present]
+def _wanted(found: Sequence[Found]) -> Iterator[tuple[System, bool, int]]:
+    """Of each model: its system, whether it is a variant without learnable tokens, and its width."""
+    for entry in found:
+        system = SYSTEMS.get(entry.system or "") if entry.kind == "model" else None
+        if system is not None:
+            yield system, entry.plain, entry.width or system.connector(system.text_connector).in_features
+
+
+def missing_kinds(found: Sequence[Found]) -> dict[str, str]:
+    """Kinds of file that the models found still need, each with what to do; without any model, what DEFAULT needs."""
+    default = SYSTEMS[DEFAULT]
+    missing = {} if any(entry.kind == "model" for entry in found) else {"model": _remedy("model", default)}
+    needs = list(_wanted(found)) or [(default, False, 0)]
+    for system, plain, width in needs:
+        for kind in FOLDERS:
+            if kind == "tokens" and plain:
+                continue
+            of_kind = [entry for entry in found if entry.kind == kind]
+            if kind == "tokens":
+                of_kind = [entry for entry in of_kind if entry.system == system.name]
+            if kind == "text encoder" and len(needs) > 1:
+                of_kind = [entry for entry in of_kind if entry.width == width]
+            if not of_kind:
+                missing.setdefault(kind, _remedy(kind, system))
+    return missing
+
+
+def _remedy(kind: str, system: System) -> str:
+    published = system.published
+    files = " ".join(file.name for file in published.files)
+    return {
+        "model": f"vino convert {files} --out FOLDER, of what was published; then move {system.name}_*.safetensors",
+        "tokens": f"vino convert writes it beside the model: {system.name}_tokens.safetensors",
+        "text encoder": f"{published.vlm_title}: one file for ComfyUI, or the published folder for `vino generate`",
+        "vae": "the VAE of HunyuanVideo (16 channels)",
+    }[kind]
 
 
 def width_conflicts(found: Sequence[Found]) -> list[str]:
@@ -172,7 +220,10 @@ def width_conflicts(found: Sequence[Found]) -> list[str]:
     conflicts = []
     for model in (entry for entry in found if entry.kind == "model" and entry.width is not None):
         for kind in ("text encoder", "tokens"):
-            widths = sorted({entry.width for entry in found if entry.kind == kind and entry.width is not None})
+            others = [entry for entry in found if entry.kind == kind and entry.width is not None]
+            if kind == "tokens":
+                others = [] if model.plain else [entry for entry in others if entry.system == model.system]
+            widths = sorted({entry.width for entry in others if entry.width is not None})
             if widths and model.width not in widths:
                 conflicts.append(
                     f"{model.path.name} takes a {kind} of width {model.width}; found: {', '.join(map(str, widths))}"

@@ -4,7 +4,7 @@ Weights are exact: parameters times bytes. Activations are an estimate: at its p
 `ROWS` copies of the sequence in the compute dtype (input, modulated input, q, k, v, MLP, rotated q and k, their fp32
 intermediates, attention output, concatenation). 23 were measured on one forward pass (hidden 512, 12,256 tokens, bf16,
 fused attention); without fused attention the need grows with the square of the tokens. Not included: the text encoder
-(8.9 GB in bf16) and the VAE, which run before and after and need not stay on the device.
+(in bf16 8.9 GB for VINO, 16.6 GB for VOGUE) and the VAE, which run before and after and need not stay on the device.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ ROWS = 24
 TEXT_TOKENS = 512
 """Assumed length of prompt plus learnable tokens."""
 IMAGE_TOKENS, VIDEO_TOKENS = 420, 2400
-"""Text-stream tokens of one reference picture and one reference video, at the sizes to which they are prepared."""
+"""Text-stream tokens of one reference picture and one reference video, at the sizes to which VINO prepares them. For
+VOGUE it is 522 for either, and none in its variant with learnable tokens."""
 COMPUTE_BYTES = 2
 
 
@@ -36,14 +37,24 @@ class Job:
     videos: int = 0
 
 
-JOBS = (
-    Job("picture 640x640", 1, 640, 640),
-    Job("picture 640x640, 1 reference", 1, 640, 640, images=1),
-    Job("video 848x480, 49 frames", 49, 480, 848),
-    Job("video 848x480, 85 frames", 85, 480, 848),
-    Job("video 848x480, 81 frames, 3 references", 81, 480, 848, images=3),
-    Job("video edit 848x480, 81 frames", 81, 480, 848, videos=1),
-)
+JOBS = {
+    "vino": (
+        Job("picture 640x640", 1, 640, 640),
+        Job("picture 640x640, 1 reference", 1, 640, 640, images=1),
+        Job("video 848x480, 49 frames", 49, 480, 848),
+        Job("video 848x480, 85 frames", 85, 480, 848),
+        Job("video 848x480, 81 frames, 3 references", 81, 480, 848, images=3),
+        Job("video edit 848x480, 81 frames", 81, 480, 848, videos=1),
+    ),
+    "vogue": (
+        Job("picture 832x480", 1, 480, 832),
+        Job("picture edit 832x480", 1, 480, 832, images=1),
+        Job("video 848x480, 61 frames", 61, 480, 848),
+        Job("video 832x480, 129 frames, 3 references", 129, 480, 832, images=3),
+        Job("video edit 848x480, 129 frames", 129, 480, 848, videos=1),
+    ),
+}
+"""Typical generations of each published system."""
 
 
 def parameters(config: MMDiTConfig) -> int:
@@ -52,12 +63,13 @@ def parameters(config: MMDiTConfig) -> int:
 
 
 def tokens(job: Job, system: System) -> int:
-    """Length of the joint sequence: target, references with their two boundary tokens, text stream."""
+    """Length of the joint sequence: target, references with their boundary tokens (two each, if any), text stream."""
     time, rows, columns = system.latent_grid(job.frames, job.height, job.width)
     _, patch, _ = system.mmdit.patch_size
     target = time * (rows // patch) * (columns // patch)
-    picture = system.area // system.unit**2
-    references = job.images * (picture + 2) + job.videos * (picture * time + 2)
+    picture = target // time if system.one_size else system.area // system.unit**2
+    bounds = 0 if system.boundary_connector is None else 2
+    references = job.images * (picture + bounds) + job.videos * (picture * time + bounds)
     text = TEXT_TOKENS + job.images * IMAGE_TOKENS + job.videos * VIDEO_TOKENS
     return target + references + text
 
