@@ -128,7 +128,10 @@ def build(
 def _compute_frequencies(model: Any) -> None:
     """Give the rotary embeddings their frequencies, which no file holds. They stay in float32 in any model."""
     text, vision = model.model.language_model, model.model.visual
-    text.rotary_emb = type(text.rotary_emb)(text.config)
+    rotary = type(text.rotary_emb)(text.config)
+    for module in text.modules():
+        if "rotary_emb" in module._modules:  # transformers 4 has one in each attention too
+            module.rotary_emb = rotary
     # Versions make a vision tower's rotary embedding from different arguments, so a tower of one block makes it here.
     small = copy.deepcopy(vision.config)
     small.depth = 1
