@@ -70,8 +70,6 @@ def choose_system(arguments: argparse.Namespace) -> System:
     whole = (folder / "model.safetensors").is_file()
     if whole:
         arguments.model = folder / "model.safetensors"
-    elif missing := next((name for name in ("text_encoder", "vae") if getattr(arguments, name) is None), None):
-        raise _not_given(missing)
     system = made_for(arguments.model) if arguments.system is None else get_system(arguments.system)
     for name in PARTS[1:]:
         optional = name == "tokens" and system.with_tokens is not None
@@ -79,13 +77,11 @@ def choose_system(arguments: argparse.Namespace) -> System:
         if getattr(arguments, name) is None and whole and (path.exists() or not optional):
             setattr(arguments, name, path)
         if getattr(arguments, name) is None and not optional:
-            raise _not_given(name)
+            names = ", ".join(f"{part}.safetensors" for part in PARTS)
+            raise InputError(
+                f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}."
+            )
     return system.for_tokens(arguments.tokens)
-
-
-def _not_given(name: str) -> InputError:
-    names = ", ".join(f"{part}.safetensors" for part in PARTS)
-    return InputError(f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}.")
 
 
 def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
