@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -13,67 +15,157 @@ from torch import Tensor
 
 from .evaluate import Sample
 
+_WIDTH = 1976
+_MARGIN = 16
+_BETWEEN = 12
+"""Between cards."""
+_PADDING = 10
+"""Within a card."""
 _CELL = 128
-_GAP = 6
-_TEXT = 44
-_INPUTS = 6
-_RESULT = 3
-"""Frames of a clip that are shown: the first, the middle and the last."""
-_WIDTH = (_INPUTS + 2 * _RESULT) * (_CELL + _GAP) + 4 * _GAP
+_NEAR, _FAR = 4, 14
+"""Between pictures of one group (references, result, truth), and between groups."""
+_BESIDE = 300
+"""Narrowest column of text beside the pictures; with less room it stands below them."""
+_MOST_LINES = 8
+_TITLE, _TEXT, _LABEL = 22, 15, 12
+_LINE = 19
+_HEAD = 38
+_ABOVE = 16
+"""Height of the groups' labels."""
+_PAPER, _CARD, _EDGE, _INK, _FAINT = "#ffffff", "#f1f2f4", "#cfd4da", "#1d2126", "#7a828c"
+_RIGHT, _WRONG = "#1f9d55", "#d64545"
+
+Cells = tuple[str, list[NDArray[np.uint8]]]
+"""What a group of pictures is called, and the pictures."""
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How the cards of one task are laid out: all of one width, text beside the pictures or below them."""
+
+    columns: int
+    width: int
+    height: int
+    text: tuple[int, int]
+    """Left edge and width of the text within a card."""
+    beside: bool
 
 
 def contact_sheet(samples: Sequence[Sample]) -> Tensor:
-    """A picture uint8 [H, W, 3], one row per sample: task and instruction; references, result, truth, what was missed.
+    """A picture uint8 [H, W, 3], a section per task and a card per sample: references, result, truth; the instruction
+    and what was missed. The result's frame is green where everything was followed, else red.
 
     Raises ValueError for no sample.
     """
     if not samples:
         raise ValueError("a contact sheet needs at least one sample")
-    height = _CELL + _TEXT + _GAP
-    sheet = Image.new("RGB", (_WIDTH, height * len(samples) + _TEXT // 2), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    columns = {"references": _GAP, "result": _left_of_result(), "truth": _left_of_truth()}
-    for title, left in columns.items():
-        pen.text((left, 3), title, fill="black", font=font)
-    for number, sample in enumerate(samples):
-        _paint_row(sheet, pen, font, sample, height * number + _TEXT // 2)
+    ordered = [list(members) for _, members in groupby(samples, key=lambda sample: sample.toy.example.task)]
+    sections = [(members, _grid(members)) for members in ordered]
+    height = _MARGIN + sum(_HEAD + -(-len(m) // g.columns) * (g.height + _BETWEEN) + _BETWEEN for m, g in sections)
+    sheet = Image.new("RGB", (_WIDTH, height), _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    top = _MARGIN
+    for members, grid in sections:
+        followed = sum(not _missed(sample) for sample in members)
+        pen.text((_MARGIN, top), members[0].toy.example.task, fill=_INK, font=_font(_TITLE))
+        left = _MARGIN + _font(_TITLE).getlength(members[0].toy.example.task) + 14
+        pen.text((left, top + 7), f"{followed} of these {len(members)} followed", fill=_FAINT, font=_font(_TEXT))
+        top += _HEAD
+        for number, sample in enumerate(members):
+            row, column = divmod(number, grid.columns)
+            place = _MARGIN + column * (grid.width + _BETWEEN), top + row * (grid.height + _BETWEEN)
+            _paint(sheet, pen, sample, grid, *place)
+        top += -(-len(members) // grid.columns) * (grid.height + _BETWEEN) + _BETWEEN
     return torch.from_numpy(np.array(sheet))
 
 
-def _left_of_result() -> int:
-    return _GAP + _INPUTS * (_CELL + _GAP) + _GAP
+def _grid(samples: Sequence[Sample]) -> _Grid:
+    """As many columns as the widest sample allows, or fewer where that fills the same rows evenly."""
+    pictures = max(_pictures_width(_groups(sample)) for sample in samples)
+    room = _WIDTH - 2 * _MARGIN
+    most = max(1, (room + _BETWEEN) // (pictures + 2 * _PADDING + _BETWEEN))
+    rows = -(-len(samples) // most)
+    columns = -(-len(samples) // rows)
+    width = (room + _BETWEEN) // columns - _BETWEEN
+    left = _PADDING + pictures + _FAR
+    beside = width - left - _PADDING >= _BESIDE
+    text = (left, width - left - _PADDING) if beside else (_PADDING, width - 2 * _PADDING)
+    lines = _LINE * max(len(_words(sample, text[1])) for sample in samples)
+    height = _ABOVE + (max(_CELL, lines) if beside else _CELL + 6 + lines)
+    return _Grid(columns, width, 2 * _PADDING + height, text, beside)
 
 
-def _left_of_truth() -> int:
-    return _left_of_result() + _RESULT * (_CELL + _GAP) + _GAP
+def _paint(sheet: Image.Image, pen: ImageDraw.ImageDraw, sample: Sample, grid: _Grid, left: int, top: int) -> None:
+    pen.rounded_rectangle((left, top, left + grid.width, top + grid.height), 8, fill=_CARD)
+    right, down = left + _PADDING, top + _PADDING + _ABOVE
+    colour = _WRONG if _missed(sample) else _RIGHT
+    for title, pictures in _groups(sample):
+        pen.text((right, top + _PADDING - 3), title, fill=_FAINT, font=_font(_LABEL))
+        if title == "result":
+            wide = len(pictures) * (_CELL + _NEAR) - _NEAR
+            pen.rectangle((right - 3, down - 3, right + wide + 2, down + _CELL + 2), fill=colour)
+        for pixels in pictures:
+            picture = Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.NEAREST)
+            if title != "result":
+                pen.rectangle((right - 1, down - 1, right + _CELL, down + _CELL), fill=_EDGE)
+            sheet.paste(picture, (right, down))
+            right += _CELL + _NEAR
+        right += _FAR - _NEAR
+    x, y = left + grid.text[0], down - 3 if grid.beside else down + _CELL + 6
+    *prompt, verdict = _words(sample, grid.text[1])
+    for line in prompt:
+        pen.text((x, y), line, fill=_INK, font=_font(_TEXT))
+        y += _LINE
+    pen.text((x, y), verdict, fill=colour, font=_font(_TEXT))
 
 
-def _paint_row(
-    sheet: Image.Image, pen: ImageDraw.ImageDraw, font: ImageFont.FreeTypeFont, sample: Sample, top: int
-) -> None:
-    example, score = sample.toy.example, sample.score
-    missed = [name for name, holds in score.checks.items() if not holds]
-    missed += ["identity"] if score.identity is False else []
-    verdict = "ok" if not missed else f"missed: {', '.join(missed)}"
-    if score.untouched is not None:
-        verdict += f"; {score.untouched:.1f} dB untouched"
-    lines = textwrap.wrap(f"{example.task}: {example.prompt}  [{verdict}]", 225)[:2]
-    pen.multiline_text((_GAP, top), "\n".join(lines), fill="black", font=font)
-    top += _TEXT - 4
-    cells = [image.numpy() for image in example.images]
-    for video in example.videos:
-        cells += _shown(video)
-    for left, pixels in (
-        (_GAP, cells),
-        (_left_of_result(), _shown(sample.result)),
-        (_left_of_truth(), _shown(example.target)),
-    ):
-        for column, cell in enumerate(pixels):
-            picture = Image.fromarray(cell).resize((_CELL, _CELL), Image.Resampling.NEAREST)
-            sheet.paste(picture, (left + column * (_CELL + _GAP), top))
+def _groups(sample: Sample) -> list[Cells]:
+    """The groups of pictures from left to right."""
+    example = sample.toy.example
+    references = [(f"image {n}", [image.numpy()]) for n, image in enumerate(example.images, 1)]
+    references += [(f"video {n}", _shown(video)) for n, video in enumerate(example.videos, 1)]
+    return [*references, ("result", _shown(sample.result)), ("truth", _shown(example.target))]
+
+
+def _pictures_width(groups: Sequence[Cells]) -> int:
+    return sum(len(pictures) * (_CELL + _NEAR) - _NEAR for _, pictures in groups) + _FAR * (len(groups) - 1)
+
+
+def _missed(sample: Sample) -> list[str]:
+    score = sample.score
+    return [name for name, holds in score.checks.items() if not holds] + ["identity"] * (score.identity is False)
+
+
+def _words(sample: Sample, width: int) -> list[str]:
+    """Lines of the instruction, at most `width` pixels wide, and a last one with the verdict."""
+    missed, untouched = _missed(sample), sample.score.untouched
+    verdict = f"missed: {', '.join(missed)}" if missed else "followed"
+    if untouched is not None:
+        verdict += f" · {untouched:.1f} dB untouched"
+    lines = list(_wrapped(sample.toy.example.prompt, width))
+    if len(lines) > _MOST_LINES:
+        lines = [*lines[: _MOST_LINES - 1], lines[_MOST_LINES - 1].rstrip(" .,") + " ..."]
+    return [*lines, verdict]
+
+
+def _wrapped(text: str, width: int) -> Iterator[str]:
+    line = ""
+    for word in text.split():
+        longer = f"{line} {word}".lstrip()
+        if line and _font(_TEXT).getlength(longer) > width:
+            yield line
+            longer = word
+        line = longer
+    yield line
 
 
 def _shown(clip: Tensor) -> list[NDArray[np.uint8]]:
+    """Of a clip the first, the middle and the last frame."""
     if len(clip) == 1:
         return [clip[0].numpy()]
     return [clip[index].numpy() for index in (0, len(clip) // 2, len(clip) - 1)]
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
