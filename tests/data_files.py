@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from vino_core.training.config import RunConfig
+from vino_core.training.example import Example
 from vino_core.training.typed import build
 
 
@@ -54,6 +56,11 @@ def data_config(folder: Path, tasks: dict[str, Any], **changes: Any) -> RunConfi
         "data": {"tasks": tasks, "area": 4096, "frames": 9, **changes},
     }
     return build(RunConfig, values)
+
+
+def by_name(example: Example, step: int, number: int) -> SimpleNamespace:
+    """What a Feed prepares, where a test asks only which examples it takes."""
+    return SimpleNamespace(id=example.id, adapted="")
 
 
 def picture(path: Path, value: int, width: int = 64, height: int = 64) -> str:

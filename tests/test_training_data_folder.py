@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_files import clip, data_config, picture, pictures_folder, write_manifest
+from data_files import by_name, clip, data_config, picture, pictures_folder, write_manifest
 
 from vino_core.cli import main
 from vino_core.errors import InputError
@@ -91,7 +91,7 @@ def test_one_damaged_clip_among_many_is_skipped_and_named(tmp_path: Path) -> Non
     write_manifest(tmp_path, rows)
     run = data_config(tmp_path, {"t2v": {"weight": 1, "path": str(tmp_path)}}, frames=5)
     skipped = tmp_path / "skipped.jsonl"
-    feed = Feed(training_sources(run), lambda example, step, number: example.id, seed=0, skipped_file=skipped)
+    feed = Feed(training_sources(run), by_name, seed=0, skipped_file=skipped)
     assert len(feed.take("t2v", 1, range(300))) == 300
     assert set(feed.skipped) == {("t2v", 137)}
     assert skipped.read_text().count("\n") == 1 and "bad.mp4" in skipped.read_text()
@@ -149,7 +149,7 @@ def test_empty_and_missing_data(tmp_path: Path) -> None:
     assert "there is no manifest" in check_config(run)[0].problems[0]
     write_manifest(tmp_path / "nothing", [])
     with pytest.raises(InputError, match="data.tasks.t2i: there are no examples"):
-        Feed(training_sources(run), lambda example, step, number: example, seed=0)
+        Feed(training_sources(run), by_name, seed=0)
     assert "no examples" in check_path(tmp_path / "nothing", get_system("vino"), 4096, 5)[0].problems[0]
 
 

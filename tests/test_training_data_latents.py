@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_files import AverageVAE, data_config, picture, pictures_folder, write_manifest
+from data_files import AverageVAE, by_name, data_config, picture, pictures_folder, write_manifest
 
 from vino_core.errors import InputError
 from vino_core.media import output
@@ -249,7 +249,7 @@ def test_examples_that_cannot_be_used_are_skipped_and_listed(tmp_path: Path) -> 
     assert sorted(outcome.skipped) == [4, 9]
     assert "4.png: the picture file is damaged" in outcome.skipped[4]
     assert "9.png: there is no such picture file" in outcome.skipped[9]
-    feed = Feed(training_sources(run), lambda example, step, number: example, seed=0)
+    feed = Feed(training_sources(run), by_name, seed=0)
     assert len(feed.take("t2i", 1, range(12))) == 12
     assert sorted(feed.skipped) == [("t2i", 4), ("t2i", 9)]
     picture(tmp_path / "data/9.png", 9)

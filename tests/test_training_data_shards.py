@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from data_files import by_name
 from PIL import Image
 
 from vino_core.errors import InputError
@@ -105,7 +106,7 @@ def test_broken_samples_are_replaced_and_named(tmp_path: Path) -> None:
     members["07.jpg"] = good[:60]
     del members["11.txt"]
     tar(tmp_path / "a.tar", members)
-    feed = Feed({"t2i": ShardSource(tmp_path, "t2i")}, lambda example, step, number: example, seed=0)
+    feed = Feed({"t2i": ShardSource(tmp_path, "t2i")}, by_name, seed=0)
     taken = feed.take("t2i", 1, range(20))
     assert len(taken) == 20 and not {"07", "11"} & {example.id for example in taken}
     assert set(feed.skipped) == {("t2i", 7), ("t2i", 11)}

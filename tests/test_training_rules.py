@@ -22,11 +22,12 @@ from vino_core.training import draws
 from vino_core.training.conditioning import encode_samples
 from vino_core.training.config import Flow, Optimizer
 from vino_core.training.dropout import Dropped, draw_dropped, visible
+from vino_core.training.fitting import affordable_frames
 from vino_core.training.loop import Trainer
 from vino_core.training.loss import draw_sigma, noised, velocity_loss
 from vino_core.training.mixture import task_of_step
 from vino_core.training.optimizer import rate
-from vino_core.training.prepare import affordable_frames, cover, prepare
+from vino_core.training.prepare import cover, prepare
 from vino_core.training.team import Team
 
 

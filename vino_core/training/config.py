@@ -99,8 +99,8 @@ class Task:
 @dataclass(frozen=True)
 class Data:
     """`area`: pixels of a frame; `frames`: longest clip; `batch`: examples per process and pass; `dropout`: chance per
-    modality that a condition is left out; `max_tokens`: longest packed sequence, to which clips are shortened;
-    `workers`: threads that read ahead."""
+    modality that a condition is left out; `max_tokens`: longest packed sequence, to fit which clips are
+    shortened and several reference pictures made smaller; `workers`: threads that read ahead."""
 
     tasks: dict[str, Task]
     area: int

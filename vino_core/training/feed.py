@@ -24,11 +24,29 @@ Prepare = Callable[[Example, int, int], Prepared]
 """(example, step, number of the sample in the step's whole batch) -> the sample."""
 
 
+class Noted(dict[tuple[str, int], str]):
+    """Why examples (task, index) were not used as they are; each is also written to `file`, a line each."""
+
+    def __init__(self, what: str, file: Path | None) -> None:
+        super().__init__()
+        self.what, self.file = what, file
+
+    def add(self, task: str, index: int, reason: str) -> None:
+        """Note example number `index` unless it is known."""
+        if (task, index) in self:
+            return
+        self[task, index] = reason
+        log.warning("%s: %s, example %d: %s", self.what, task, index, reason)
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"task": task, "index": index, "reason": reason}) + "\n")
+
+
 class Feed:
     """Samples for any step. `positions` counts, per task, the examples that all processes have taken together.
 
     A finite source is walked through in a new order each epoch. An example that cannot be used is replaced by another,
-    and written with its reason to `skipped_file`.
+    and written with its reason to `skipped_file`; one whose references had to be made smaller, to `adapted_file`.
     """
 
     def __init__(
@@ -38,11 +56,12 @@ class Feed:
         seed: int,
         workers: int = 0,
         skipped_file: Path | None = None,
+        adapted_file: Path | None = None,
     ) -> None:
         self.sources, self.prepare, self.seed = sources, prepare, seed
         self.positions: dict[str, int] = dict.fromkeys(sources, 0)
-        self.skipped: dict[tuple[str, int], str] = {}
-        self._skipped_file = skipped_file
+        self.skipped = Noted("skipped", skipped_file)
+        self.adapted = Noted("adapted", adapted_file)
         self._pool = ThreadPoolExecutor(workers, "examples") if workers else None
         self._ahead: dict[tuple[str, int, int, int], Future[Prepared]] = {}
         for name, source in sources.items():
@@ -75,10 +94,14 @@ class Feed:
         for attempt in range(_TRIES):
             index = self._index(task, place, attempt)
             try:
-                return self.prepare(self.sources[task].example(index), step, number)
+                sample = self.prepare(self.sources[task].example(index), step, number)
             except InputError as error:
                 reason = str(error)
-                self._note(task, index, reason)
+                self.skipped.add(task, index, reason)
+            else:
+                if sample.adapted:
+                    self.adapted.add(task, index, sample.adapted)
+                return sample
         raise InputError(f"data.tasks.{task}: {_TRIES} examples in a row cannot be used, the last because: {reason}")
 
     def _index(self, task: str, place: int, attempt: int) -> int:
@@ -86,15 +109,6 @@ class Feed:
         if attempt:
             return int(draws.numbers(self.seed, "spare", task, place, attempt).integers(length or 2**40))
         return place if length is None else int(_order(self.seed, task, place // length, length)[place % length])
-
-    def _note(self, task: str, index: int, reason: str) -> None:
-        if (task, index) in self.skipped:
-            return
-        self.skipped[task, index] = reason
-        log.warning("skipped: %s, example %d: %s", task, index, reason)
-        if self._skipped_file is not None:
-            with self._skipped_file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"task": task, "index": index, "reason": reason}) + "\n")
 
 
 @lru_cache(maxsize=64)

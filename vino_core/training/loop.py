@@ -78,11 +78,11 @@ class Trainer:
         parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         ema = None if run.ema is None else EMA(parameters, run.ema, team)
         self.state = TrainState(parameters, make_optimizer(parameters, run.optimizer), ema)
-        skipped = self.out / f"skipped_{team.rank:05d}.jsonl"
+        noted = [self.out / f"{what}_{team.rank:05d}.jsonl" for what in ("skipped", "adapted")]
         self.out.mkdir(parents=True, exist_ok=True)
         weights = {name: task.weight for name, task in run.data.tasks.items() if task.weight > 0}
         self.weights = weights
-        self.feed = Feed({name: sources[name] for name in weights}, self._prepare, run.seed, run.data.workers, skipped)
+        self.feed = Feed({name: sources[name] for name in weights}, self._prepare, run.seed, run.data.workers, *noted)
         self.checkpoints = Checkpoints(self.out / "checkpoints", run.save.keep, run.identity(), frozen, team)
         found = self.checkpoints.last()
         if found is not None:
@@ -250,6 +250,7 @@ class Trainer:
             "speed/seconds_per_step": seconds,
             "speed/seconds_waiting_for_data": waited,
             "data/skipped": float(len(self.feed.skipped)),
+            "data/adapted": float(len(self.feed.adapted)),
             **{f"gradient_norm/{name}": value for name, value in norms.items()},
         }
         if device.type == "cuda":

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from ..media.references import ImageReference, References, VideoReference, prepare_image, prepare_video, scale_frames
-from ..media.sizing import TEMPORAL_STRIDE, best_grid, check_frames, vlm_frame_indices
+from ..media.sizing import vlm_frame_indices
 from ..systems.base import System
 from .config import Data
 from .dropout import Dropped, visible
 from .example import Example, PreparedLatents
-
-_bucket = lru_cache(maxsize=4096)(best_grid)
-"""Looked for once per size: the search takes longer than reading a small picture."""
-WITHOUT_LATENTS = {"reconstruct_image"}
-"""Proxy tasks whose references reach the VLM only (VINO paper section 2.3)."""
+from .fitting import WITHOUT_LATENTS, bucket, fitted
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +22,8 @@ class Prepared:
     """One sample before the networks. `target` uint8 [T, H, W, 3]; `packed`: references also go to the MMDiT.
 
     With `latents` the VAE is not asked: they are those of the target and of each packed reference, and the target and
-    the frames of reference clips have shapes but no data (device "meta").
+    the frames of reference clips have shapes but no data (device "meta"). `adapted` says what was made smaller than
+    usual and why, empty for nothing.
     """
 
     id: str
@@ -37,6 +33,7 @@ class Prepared:
     target: Tensor
     packed: bool
     latents: PreparedLatents | None = None
+    adapted: str = ""
 
     @property
     def pixels(self) -> list[Tensor]:
@@ -52,7 +49,7 @@ def cover(frames: Tensor, area: int, unit: int) -> Tensor:
     No size is left out for being rare: each aspect has its bucket, and buckets differ in shape only, not in area.
     """
     _, height, width, _ = frames.shape
-    tall, wide = _bucket(width, height, area, unit)
+    tall, wide = bucket(width, height, area, unit)
     if (tall, wide) == (height, width):
         return frames.contiguous()
     scale = max(tall / height, wide / width)
@@ -60,48 +57,6 @@ def cover(frames: Tensor, area: int, unit: int) -> Tensor:
     scaled = scale_frames(frames, size).round().clamp(0, 255).to(torch.uint8)
     top, left = (size[0] - tall) // 2, (size[1] - wide) // 2
     return scaled[:, top : top + tall, left : left + wide].contiguous()
-
-
-def affordable_frames(frames: int, per_frame: int, images: int, videos: int, budget: int | None) -> int:
-    """The longest clip, at most `frames` and 4n + 1, whose packed sequence has at most `budget` tokens.
-
-    `per_frame`: tokens of a latent frame. Reference clips are as long as the target; each reference brings two boundary
-    tokens. Raises InputError when not even one frame fits.
-    """
-    for count in range((frames - 1) // TEMPORAL_STRIDE + 1, 0, -1):
-        tokens = images * (per_frame + 2) + videos * (count * per_frame + 2) + count * per_frame
-        if budget is None or tokens <= budget:
-            return (count - 1) * TEMPORAL_STRIDE + 1
-    raise InputError(
-        f"{images} pictures and {videos} clips need more than data.max_tokens = {budget} tokens even for one frame. "
-        "Raise it, or lower data.area."
-    )
-
-
-def fitted(
-    target: tuple[int, int, int], images: int, videos: int, task: str, data: Data, system: System
-) -> tuple[int, int, int]:
-    """Frames, height and width that a target of `target` frames x height x width gets, with so many references.
-
-    Raises InputError when the example cannot be used.
-    """
-    limits = data.tasks[task]
-    if limits.images is not None and images > limits.images:
-        raise InputError(f"{images} pictures; data.tasks.{task}.images is {limits.images}.")
-    count, height, width = target
-    check_frames(count)
-    tall, wide = _bucket(width, height, data.area, data.unit)
-    _, rows, columns = system.latent_grid(1, tall, wide)
-    _, patch_rows, patch_columns = system.mmdit.patch_size
-    packed = task not in WITHOUT_LATENTS
-    frames = affordable_frames(
-        min(count, limits.frames or data.frames),
-        rows * columns // (patch_rows * patch_columns),
-        images if packed else 0,
-        videos if packed else 0,
-        data.max_tokens,
-    )
-    return frames, tall, wide
 
 
 def prepare(example: Example, dropped: Dropped, data: Data, system: System) -> Prepared:
@@ -114,37 +69,42 @@ def prepare(example: Example, dropped: Dropped, data: Data, system: System) -> P
 
 def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> Prepared:
     _, height, width, _ = example.target.shape
-    frames, tall, wide = fitted(
-        tuple(example.target.shape[:3]), len(example.images), len(example.videos), example.task, data, system
+    sizes = [tuple(image.shape[:2]) for image in example.images]
+    fit = fitted(
+        tuple(example.target.shape[:3]), sizes, len(example.videos), example.base_image, example.task, data, system
     )
     packed = example.task not in WITHOUT_LATENTS
     prompt = visible(example, dropped, system)
     count, latents = len(example.images), example.latents
-    images = [_image(example.images[index], (height, width), data) for index in prompt.references if index < count]
+    images = [
+        _image(example.images[index], (height, width), fit.area(index, count, data.area), data.unit)
+        for index in prompt.references
+        if index < count
+    ]
     videos = []
     for index in prompt.references:
         if index >= count:
             clip = example.videos[index - count]
             if latents is None:
-                videos.append(_video(clip, example.fps, (height, width), frames, data, system))
+                videos.append(_video(clip, example.fps, (height, width), fit.frames, data, system))
             else:
                 seen = clip[vlm_frame_indices(len(clip), system.vision.frames)]
                 videos.append(VideoReference(_unread(latents.references[index], system), seen, example.fps))
     if latents is None:
-        target, chosen = cover(example.target[:frames], data.area, data.unit), None
+        target, chosen = cover(example.target[: fit.frames], data.area, data.unit), None
     else:
         target = _unread(latents.target, system)
-        if target.shape != (frames, tall, wide, 3):
+        wanted = fit.frames, fit.height, fit.width
+        if tuple(target.shape[:3]) != wanted:
             raise InputError(
-                f"its latents are of {list(target.shape[:3])} frames x height x width, not {[frames, tall, wide]}. "
+                f"its latents are of {list(target.shape[:3])} frames x height x width, not {list(wanted)}. "
                 "Encode again: vino data encode."
             )
         chosen = PreparedLatents(
             latents.target, tuple(latents.references[i] for i in prompt.references) if packed else ()
         )
-    return Prepared(
-        example.id, example.task, prompt.text, References(tuple(images), tuple(videos)), target, packed, chosen
-    )  # fmt: skip
+    references = References(tuple(images), tuple(videos))
+    return Prepared(example.id, example.task, prompt.text, references, target, packed, chosen, fit.note)
 
 
 def _unread(latents: Tensor, system: System) -> Tensor:
@@ -155,11 +115,11 @@ def _unread(latents: Tensor, system: System) -> Tensor:
     return torch.empty(shape, dtype=torch.uint8, device="meta")
 
 
-def _image(pixels: Tensor, target: tuple[int, int], data: Data) -> ImageReference:
+def _image(pixels: Tensor, target: tuple[int, int], area: int, unit: int) -> ImageReference:
     # A picture of the target's size is its counterpart in an edit: both are cut alike, so that they stay aligned.
     if tuple(pixels.shape[:2]) == target:
-        return ImageReference(cover(pixels[None], data.area, data.unit)[0])
-    return prepare_image(pixels, data.area, data.unit)
+        return ImageReference(cover(pixels[None], area, unit)[0])
+    return prepare_image(pixels, area, unit)
 
 
 def _video(

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from .data.captioned import TASKS as CAPTIONED
 from .data.captioned import CaptionedSource
-from .data.check import open_target
+from .data.check import open_row
 from .data.folder import FolderSource
 from .data.manifest import NAME
 from .data.stored import StoredSource
@@ -94,7 +94,7 @@ def survey(folder: Path) -> Survey:
         for index in range(len(source)):
             try:
                 row = source.row(index)
-                _, height, width = open_target(source, index, row)
+                _, height, width = open_row(source, index, row)[0]
                 sizes.append((width, height))
                 digest.update(f"{task} {row.prompt}\n{source.stamp(index)}\n".encode())
                 usable.append(index)

@@ -17,7 +17,7 @@ from ...systems import get_system
 from ...systems.base import System
 from ..config import Data, RunConfig, Task
 from ..example import TASKS
-from ..prepare import fitted
+from ..fitting import Fit, fitted
 from .buckets import Buckets
 from .captioned import TASKS as CAPTIONED
 from .captioned import CaptionedSource, is_captioned
@@ -34,18 +34,21 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Finding:
-    """What was found in the examples of one task at one place. `problems` name file and row."""
+    """What was found in the examples of one task at one place. `problems` name file and row; `adapted` are examples
+    whose references have to be made smaller."""
 
     title: str
     examples: int = 0
     buckets: Buckets = field(default_factory=Buckets)
     problems: list[str] = field(default_factory=list)
+    adapted: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         wrong = "nothing wrong" if not self.problems else f"{len(self.problems)} problems"
         lines = [f"{self.title}: {self.examples} examples, {wrong}"]
+        lines[0] += f", {len(self.adapted)} adapted" if self.adapted else ""
         lines += [self.buckets.table()] if self.buckets.counts else []
-        return "\n".join([*lines, *(f"  {problem}" for problem in self.problems)])
+        return "\n".join([*lines, *(f"  {line}" for line in self.problems + self.adapted)])
 
 
 @dataclass(frozen=True)
@@ -63,34 +66,38 @@ class Checker:
         if not len(source):
             finding.problems.append(f"{source.place}: there are no examples of {source.name}.")
         with ThreadPoolExecutor(min(16, 4 * (os.cpu_count() or 1)), "check") as pool:
-            sizes = pool.map(lambda index: self._size(source, index), range(len(source)))
-            for done, size in enumerate(sizes, start=1):
-                if isinstance(size, str):
-                    finding.problems.append(size)
+            found = pool.map(lambda index: self._fit(source, index), range(len(source)))
+            for done, (where, fit) in enumerate(found, start=1):
+                if isinstance(fit, str):
+                    finding.problems.append(f"{where}: {fit}")
                 else:
-                    finding.buckets.add(size)
+                    finding.buckets.add((fit.frames, fit.height, fit.width))
+                    finding.adapted += [f"adapted: {where}: {fit.note}"] if fit.note else []
                 self.progress(done, len(source))
         return finding
 
-    def _size(self, source: StoredSource, index: int) -> tuple[int, int, int] | str:
-        """The size an example is trained at, or what is wrong with it."""
+    def _fit(self, source: StoredSource, index: int) -> tuple[str, Fit | str]:
+        """Where an example is, and the sizes it is trained at or what is wrong with it."""
         where = f"{source.place}, example {index}"
         try:
             row = source.row(index)
             where = f"{source.place}, example {index} ({row.id})"
-            size = open_target(source, index, row, self.full)
-            return fitted(size, len(row.images), len(row.videos), source.name, self.data, self.system)
+            target, *others = open_row(source, index, row, self.full)
+            images = [size[1:] for size in others[: len(row.images)]]
+            videos = len(row.videos)
+            return where, fitted(target, images, videos, row.base_image, source.name, self.data, self.system)
         except InputError as error:
-            return f"{where}: {error}"
+            return where, str(error)
 
 
-def open_target(source: StoredSource, index: int, row: Row, full: bool = False) -> tuple[int, int, int]:
-    """Usable frames, height and width of an example's target, after all files of its row were opened. Raises InputError
-    for one that cannot be used."""
-    frames, height, width = [open_media(source, index, name, full) for name in row.media][0]
+def open_row(source: StoredSource, index: int, row: Row, full: bool = False) -> list[tuple[int, int, int]]:
+    """Frames, height and width of an example's target and references, all of whose files are opened; the target's
+    frames are those that can be used. Raises InputError for an example that cannot be used."""
+    sizes = [open_media(source, index, name, full) for name in row.media]
     if is_clip(row.target):
-        frames = usable_frames(min(frames, source.frames or frames), row.target)
-    return frames, height, width
+        frames, *size = sizes[0]
+        sizes[0] = usable_frames(min(frames, source.frames or frames), row.target), *size
+    return sizes
 
 
 def open_media(source: StoredSource, index: int, name: str, full: bool = False) -> tuple[int, int, int]:

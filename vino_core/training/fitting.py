@@ -1,0 +1,104 @@
+"""What a run can afford of an example: how long its clips are, and how large its reference pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..errors import InputError
+from ..media.sizing import TEMPORAL_STRIDE, best_grid, check_frames
+from ..systems.base import System
+from .config import Data
+
+WITHOUT_LATENTS = {"reconstruct_image"}
+"""Proxy tasks whose references reach the VLM only (VINO paper section 2.3)."""
+SHARES = (0.75, 0.5, 0.25)
+"""Areas of smaller reference pictures, in `data.area`. Few, so that samples of one layout can still be found; below a
+quarter, half of each side, a subject shows too little of what the instruction says about it."""
+
+bucket = lru_cache(maxsize=4096)(best_grid)
+"""Looked for once per size: the search takes longer than reading a small picture."""
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """`frames`, `height` and `width` of the target; `share` of `data.area` that reference pictures get.
+
+    With `keep_last` the last picture keeps the whole area. `note` says what was made smaller and why; empty for
+    nothing.
+    """
+
+    frames: int
+    height: int
+    width: int
+    share: float = 1.0
+    keep_last: bool = False
+    note: str = ""
+
+    def area(self, picture: int, pictures: int, area: int) -> int:
+        """Pixels of reference picture number `picture` (0 is the first) of `pictures`."""
+        return area if self.keep_last and picture == pictures - 1 else int(area * self.share)
+
+
+def affordable_frames(frames: int, per_frame: int, images: int, videos: int, budget: int | None) -> int:
+    """The longest clip, at most `frames` and 4n + 1, whose packed sequence has at most `budget` tokens.
+
+    `per_frame`: tokens of a latent frame, of references too, whose own aspect may make it a few more or less. Reference
+    clips are as long as the target; each reference brings two boundary tokens. Raises InputError when not even one
+    frame fits.
+    """
+    for count in range((frames - 1) // TEMPORAL_STRIDE + 1, 0, -1):
+        tokens = images * (per_frame + 2) + videos * (count * per_frame + 2) + count * per_frame
+        if budget is None or tokens <= budget:
+            return (count - 1) * TEMPORAL_STRIDE + 1
+    raise InputError(
+        f"{images} pictures and {videos} clips need more than data.max_tokens = {budget} tokens even for one frame. "
+        "Raise it, or lower data.area."
+    )
+
+
+def fitted(
+    target: tuple[int, int, int], images: Sequence[Size], videos: int, base: bool, task: str, data: Data, system: System
+) -> Fit:
+    """What a target of `target` frames x height x width gets, with reference pictures of these sizes and so many clips.
+
+    `base`: the last picture is the one to edit. Where not even one frame fits, several pictures are made smaller; none
+    is left out, because the instruction counts them. A single picture may be what is edited or gone on from, as the one
+    to edit is: those keep the target's scale. Raises InputError when the example cannot be used.
+    """
+    limits = data.tasks[task]
+    if limits.images is not None and len(images) > limits.images:
+        raise InputError(f"{len(images)} pictures; data.tasks.{task}.images is {limits.images}.")
+    count, height, width = target
+    check_frames(count)
+    tall, wide = bucket(width, height, data.area, data.unit)
+    per_frame = _tokens(tall, wide, system)
+    if task in WITHOUT_LATENTS:
+        images, videos = (), 0
+    frames = min(count, limits.frames or data.frames)
+    try:
+        return Fit(affordable_frames(frames, per_frame, len(images), videos, data.max_tokens), tall, wide)
+    except InputError:
+        subjects = images[:-1] if base else images
+        if len(images) > 1:
+            for share in SHARES:
+                smaller = [bucket(across, down, int(data.area * share), data.unit) for down, across in subjects]
+                tokens = sum(_tokens(*size, system) for size in smaller) + per_frame * (1 + videos + base)
+                if tokens + 2 * (len(images) + videos) <= data.max_tokens:
+                    note = (
+                        f"{len(subjects)} reference pictures at {share} of data.area: otherwise {len(images)} pictures "
+                        f"and {videos} clips need more than data.max_tokens = {data.max_tokens} tokens"
+                    )
+                    return Fit(1, tall, wide, share, base, note)
+        raise
+
+
+def _tokens(height: int, width: int, system: System) -> int:
+    """Tokens of a picture or latent frame of so many pixels."""
+    _, rows, columns = system.latent_grid(1, height, width)
+    _, patch_rows, patch_columns = system.mmdit.patch_size
+    return rows * columns // (patch_rows * patch_columns)
