@@ -7,15 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from parity import GROUPS, rows
+from parity import groups_of, rows
 
 ROOT = Path(__file__).resolve().parents[1]
-REFERENCE = ROOT / "tests" / "goldens" / "vino"
+GOLDENS = ROOT / "tests" / "goldens"
+REFERENCE = GOLDENS / "vino"
 
 
-@pytest.mark.parametrize("group", GROUPS)
-def test_group_agrees_with_reference(group: str) -> None:
-    checked = [row for _, row in rows(REFERENCE, (group,))]
+@pytest.mark.parametrize(
+    ("system", "group"), [(system, group) for system in ("vino", "vogue") for group in groups_of(GOLDENS / system)]
+)
+def test_group_agrees_with_reference(system: str, group: str) -> None:
+    checked = [row for _, row in rows(GOLDENS / system, (group,))]
     assert checked, "no quantity was compared"
     assert [row for row in checked if not row.ok] == []
 
