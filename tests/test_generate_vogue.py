@@ -59,9 +59,9 @@ def write_official(folder: Path) -> None:
         "rope_axes_dim": TINY.rope_axes,
     }
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "qwen").mkdir()
-    (folder / "qwen" / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "qwen" / "tokenizer.json").write_text(qwen_tokenizer().backend_tokenizer.to_str())
+    (folder / "qwen_2.5").mkdir()
+    (folder / "qwen_2.5" / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "qwen_2.5" / "tokenizer.json").write_text(qwen_tokenizer().backend_tokenizer.to_str())
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tiny_files(folder)
     options = ["--config", str(folder / "config.json"), "--out", str(folder)]
     official = [str(folder / "model.ckpt"), str(folder / "mllm.ckpt")]
-    assert main(["convert", *official, *options, "--name", "queries", "--tokenizer", str(folder / "qwen")]) == 0
+    assert main(["convert", *official, *options, "--name", "queries", "--tokenizer", str(folder / "qwen_2.5")]) == 0
     alone = folder / "alone"
     alone.mkdir()
     shutil.copy(folder / "model.ckpt", alone)

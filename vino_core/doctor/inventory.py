@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,13 @@ def _wanted(found: Sequence[Found]) -> Iterator[tuple[System, bool, int]]:
             yield system, entry.plain, entry.width or system.connector(system.text_connector).in_features
 
 
+def _by_system(found: Sequence[Found]) -> dict[str | None, list[Found]]:
+    groups: dict[str | None, list[Found]] = defaultdict(list)
+    for entry in found:
+        groups[entry.system].append(entry)
+    return groups
+
+
 def missing_kinds(found: Sequence[Found]) -> dict[str, str]:
     """Kinds of file that the models found still need, each with what to do; without any model, what DEFAULT needs."""
     default = SYSTEMS[DEFAULT]
@@ -196,7 +204,7 @@ def missing_kinds(found: Sequence[Found]) -> dict[str, str]:
                 continue
             of_kind = [entry for entry in found if entry.kind == kind]
             if kind == "tokens":
-                of_kind = [entry for entry in of_kind if entry.system == system.name]
+                of_kind = _by_system(of_kind)[system.name]
             if kind == "text encoder" and len(needs) > 1:
                 of_kind = [entry for entry in of_kind if entry.width == width]
             if not of_kind:
@@ -222,7 +230,7 @@ def width_conflicts(found: Sequence[Found]) -> list[str]:
         for kind in ("text encoder", "tokens"):
             others = [entry for entry in found if entry.kind == kind and entry.width is not None]
             if kind == "tokens":
-                others = [] if model.plain else [entry for entry in others if entry.system == model.system]
+                others = [] if model.plain else _by_system(others)[model.system]
             widths = sorted({entry.width for entry in others if entry.width is not None})
             if widths and model.width not in widths:
                 conflicts.append(
