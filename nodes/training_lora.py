@@ -27,7 +27,7 @@ from ..vino_core.training.config import Data, Files, Flow, Lora, Optimizer, Para
 from .comfy import training
 from .comfy.messages import show
 from .comfy.systems import clip_system, expect_same
-from .comfy.vlm import qwen3vl
+from .comfy.vlm import network_of
 from .encode import expected_tokens
 from .loaders import check_scales, file_input
 from .packing import encode_frames
@@ -260,7 +260,7 @@ def _check_system(model: Path, name: str, clip: io.Clip.Type, tokens: LearnableT
     check_scales(name, checkpoint.tensors)
     expect_same(f"model_name '{name}'", system_of(checkpoint.metadata, name), system, "the text encoder")
     expect_same("tokens", tokens.system, system, "the text encoder")
-    check_widths(config, tokens.values, qwen3vl(clip).model.config.hidden_size)
+    check_widths(config, tokens.values, network_of(clip)[0].model.config.hidden_size)
     count = sum(info.size // info.dtype.itemsize for info in checkpoint.tensors.values())
     training.check_memory(count * getattr(torch, _DTYPES[dtype]).itemsize, name)
     return system

@@ -98,4 +98,4 @@ def test_a_clip_without_qwen3vl_is_an_error(clip: Any) -> None:
         cond_stage_model = torch.nn.Linear(1, 1)
 
     with pytest.raises(ValueError, match="not a Qwen3-VL"):
-        pack("nodes.comfy.vlm").qwen3vl(Other())
+        pack("nodes.comfy.vlm").network_of(Other())

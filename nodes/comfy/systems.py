@@ -8,11 +8,19 @@ from ...vino_core.errors import InputError
 from ...vino_core.systems import DEFAULT, get_system
 from ...vino_core.systems.base import System
 from .conditioning import SYSTEM
+from .families import family_of, transformer_of
 
 
 def clip_system(clip: CLIP | None) -> System:
-    """The system of a text encoder: the one that its file names, else the published VINO, as without a text encoder."""
-    return get_system(getattr(getattr(clip, "tokenizer", None), "vino_system", DEFAULT))
+    """The system of a text encoder: the one that its file names, else the one that is published with such a model.
+
+    Without a text encoder, and for one that no system uses, it is the published VINO.
+    """
+    named = getattr(getattr(clip, "tokenizer", None), "vino_system", None)
+    if named is not None:
+        return get_system(named)
+    family = family_of(transformer_of(clip))
+    return get_system(DEFAULT) if family is None else family.system
 
 
 def conditioning_system(conditioning: list, name: str) -> System:

@@ -1,15 +1,13 @@
-"""Load a Qwen3-VL of any size into ComfyUI's own classes.
+"""Load a vision-language model of any size into ComfyUI's own classes.
 
-Core's Load CLIP knows the 4B and 8B sizes only. Here the sizes come from the file: from the shapes of its tensors, and
-what shapes do not tell from the `config` entry of its metadata (the model's config.json). A file whose metadata has a
-`tokenizer` (the text of a tokenizer.json) is read with that one, any other with Qwen's.
+Core's Load CLIP knows published sizes only. A file whose metadata has a `tokenizer` (the text of a tokenizer.json) is
+read with that one, any other with Qwen's.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -17,10 +15,8 @@ import comfy.sd
 import comfy.utils
 import torch
 from comfy.sd1_clip import SD1ClipModel, SDClipModel
-from comfy.text_encoders import qwen3vl
 from comfy.text_encoders.hunyuan_video import llama_detect
-from comfy.text_encoders.llama import Llama2_, Qwen3VL_4BConfig
-from torch import Tensor
+from comfy.text_encoders.qwen3vl import Qwen3VLClipModel
 from transformers import PreTrainedTokenizerBase
 
 from ...vino_core.checkpoints.header import read_header
@@ -28,30 +24,18 @@ from ...vino_core.encoder.engine import END_OF_TEXT
 from ...vino_core.encoder.tokenizer import special_id, tokenizer_from_json
 from ...vino_core.errors import InputError
 from ...vino_core.systems import system_of
+from .families import TITLES, Family, Sizes, Weights, builder, family_in
 from .own_tokenizer import OwnTokenizer
 
-_NAME = "qwen3vl_4b"
 _QWEN_PAD = 151643
 """What Qwen's own vocabulary pads with, as in core's classes."""
 _PREFIXES = {"model.language_model.": "model.", "model.visual.": "visual.", "lm_head.": "model.lm_head."}
-_DEEPSTACK_LAYERS = {24: [5, 11, 17], 27: [8, 16, 24]}
-"""Vision layers whose features go to the decoder, by vision depth, in the published models."""
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What core's classes are built from: arguments of its text config, fields that this config keeps on its class,
-    and the dictionary of its vision tower."""
-
-    text: dict[str, Any]
-    text_fields: dict[str, Any]
-    vision: dict[str, Any]
 
 
 def load_text_encoder(
     path: str, embedding_directory: list[str] | None = None, device: str = "default"
 ) -> comfy.sd.CLIP:
-    """The Qwen3-VL of a safetensors file as a CLIP; `device` is "default" or "cpu".
+    """The vision-language model of a safetensors file as a CLIP; `device` is "default" or "cpu".
 
     Raises InputError when the file is damaged, holds another model, lacks weights or was made for an unknown system.
     """
@@ -60,12 +44,12 @@ def load_text_encoder(
     weights, metadata = comfy.utils.load_torch_file(path, safe_load=True, return_metadata=True)
     weights, metadata = comfy.utils.convert_old_quants(weights, metadata=metadata)
     weights = comfy.utils.state_dict_prefix_replace(weights, _PREFIXES)
-    sizes = read_sizes(weights, metadata, path)
+    family, sizes = read_sizes(weights, metadata, path)
     own = metadata.get("tokenizer")
     tokenizer = tokenizer_from_json(own, f"text encoder '{path}'") if own else None
-    system = system_of(metadata, path)
+    system = system_of({"system": family.system.name, **metadata}, path)
     options = {} if device == "default" else {key: torch.device(device) for key in ("load_device", "offload_device")}
-    target = _Target(sizes, llama_detect(weights), tokenizer)
+    target = _Target(family, sizes, llama_detect(weights), tokenizer)
     names = set(weights)
     clip = comfy.sd.CLIP(
         target,
@@ -74,12 +58,12 @@ def load_text_encoder(
         state_dict=[weights],
         model_options=options,
     )
-    transformer = getattr(clip.cond_stage_model, _NAME).transformer
+    transformer = getattr(clip.cond_stage_model, family.key).transformer
     missing = [name for name, _ in transformer.named_parameters() if name not in names]
     if missing:
         raise InputError(
             f"text encoder '{path}': {len(missing)} weights are missing, {missing[0]} among them. The file is "
-            "incomplete: download Qwen3-VL-4B-Instruct again."
+            f"incomplete: download {family.title} again."
         )
     clip.tokenizer.vino_system = system.name
     clip.patcher.cached_patcher_init = (_load_patcher, (path, embedding_directory, device))
@@ -91,82 +75,34 @@ def _load_patcher(path: str, embedding_directory: list[str] | None, device: str)
     return load_text_encoder(path, embedding_directory, device).patcher
 
 
-def read_sizes(weights: Mapping[str, Tensor], metadata: Mapping[str, str], path: str) -> Sizes:
-    """Sizes of the Qwen3-VL in `weights`, which carry core's names.
-
-    Only first dimensions are read: 4-bit formats halve the others. Raises InputError when it is another model.
-    """
-    try:
-        config = json.loads(metadata.get("config", "{}"))
-        text, vision = config.get("text_config", {}), config.get("vision_config", {})
-        head_dim = _rows(weights, "model.layers.0.self_attn.q_norm.weight")
-        depth = _count(weights, "visual.blocks.")
-        sections = text.get("rope_scaling", text.get("rope_parameters", {})).get("mrope_section")
-        return Sizes(
-            text={
-                "vocab_size": _rows(weights, "model.embed_tokens.weight"),
-                "hidden_size": _rows(weights, "model.layers.0.input_layernorm.weight"),
-                "intermediate_size": _rows(weights, "model.layers.0.mlp.gate_proj.weight"),
-                "num_hidden_layers": _count(weights, "model.layers."),
-                "num_attention_heads": _rows(weights, "model.layers.0.self_attn.q_proj.weight") // head_dim,
-                "num_key_value_heads": _rows(weights, "model.layers.0.self_attn.k_proj.weight") // head_dim,
-                "rms_norm_eps": text.get("rms_norm_eps", 1e-6),
-                "rope_theta": float(text.get("rope_theta", 5e6)),
-                "final_norm": "model.norm.weight" in weights,
-                "lm_head": "model.lm_head.weight" in weights,
-            },
-            text_fields={"head_dim": head_dim, "rope_dims": sections or _mrope_section(head_dim)},
-            vision={
-                **qwen3vl.QWEN3VL_VISION_COMMON,
-                "hidden_size": _rows(weights, "visual.blocks.0.norm1.weight"),
-                "intermediate_size": _rows(weights, "visual.blocks.0.mlp.linear_fc1.weight"),
-                "depth": depth,
-                "num_heads": vision.get("num_heads", 16),
-                "num_position_embeddings": _rows(weights, "visual.pos_embed.weight"),
-                "out_hidden_size": _rows(weights, "visual.merger.linear_fc2.weight"),
-                "deepstack_visual_indexes": vision.get("deepstack_visual_indexes") or _DEEPSTACK_LAYERS[depth],
-            },
-        )
-    except (KeyError, json.JSONDecodeError, AttributeError) as error:
-        raise InputError(
-            f"text encoder '{path}': this is not a Qwen3-VL ({error} not found). Use Qwen3-VL-4B-Instruct as one "
-            "safetensors file in models/text_encoders."
-        ) from error
+def read_sizes(weights: Weights, metadata: Mapping[str, str], path: str) -> tuple[Family, Sizes]:
+    """What the model in `weights` is, which carry core's names. Raises InputError when it is another one."""
+    family = family_in(weights)
+    reason = "none of their weights found"
+    if family is not None:
+        try:
+            config = json.loads(metadata.get("config", "{}"))
+            # Of Qwen2.5-VL the text model's config may be the whole one.
+            return family, family.read(weights, config.get("text_config", config), config.get("vision_config", {}))
+        except (KeyError, json.JSONDecodeError, AttributeError) as error:
+            reason = f"{error} not found"
+    raise InputError(
+        f"text encoder '{path}': this is not a Qwen3-VL or Qwen2.5-VL ({reason}). Use {TITLES} as one safetensors file "
+        "in models/text_encoders."
+    )
 
 
-def _rows(weights: Mapping[str, Tensor], name: str) -> int:
-    return weights[name].shape[0]
-
-
-def _count(weights: Mapping[str, Tensor], prefix: str) -> int:
-    return 1 + max((int(name[len(prefix) :].split(".")[0]) for name in weights if name.startswith(prefix)), default=-1)
-
-
-def _mrope_section(head_dim: int) -> list[int]:
-    """Qwen3-VL's own split of the rotary frequencies over time, rows and columns: 24, 20, 20 of 64."""
-    side = head_dim * 10 // 64
-    return [head_dim // 2 - 2 * side, side, side]
-
-
-class _Qwen3VL(qwen3vl.Qwen3VL):
-    """Core's Qwen3-VL, with sizes of its own."""
-
-    def __init__(self, sizes: Sizes, config_dict: dict, dtype: Any, device: Any, operations: Any) -> None:
-        torch.nn.Module.__init__(self)
-        config = Qwen3VL_4BConfig(**{**sizes.text, **config_dict})
-        for name, value in sizes.text_fields.items():
-            setattr(config, name, value)
-        self.num_layers = config.num_hidden_layers
-        self.model = Llama2_(config, device=device, dtype=dtype, ops=operations)
-        self.visual = qwen3vl.Qwen3VLVisionModel(sizes.vision, device=device, dtype=dtype, ops=operations)
-        self.dtype = dtype
-
-
-class _ClipModel(qwen3vl.Qwen3VLClipModel):
+class _ClipModel(Qwen3VLClipModel):
     """Core's wrapper around it."""
 
     def __init__(
-        self, sizes: Sizes, pad: int, device: Any = "cpu", dtype: Any = None, model_options: Any = None
+        self,
+        family: Family,
+        sizes: Sizes,
+        pad: int,
+        device: Any = "cpu",
+        dtype: Any = None,
+        model_options: Any = None,
     ) -> None:
         SDClipModel.__init__(
             self,
@@ -177,7 +113,7 @@ class _ClipModel(qwen3vl.Qwen3VLClipModel):
             dtype=dtype,
             special_tokens={"pad": pad},
             layer_norm_hidden_state=False,
-            model_class=partial(_Qwen3VL, sizes),
+            model_class=builder(family, sizes),
             enable_attention_masks=True,
             return_attention_masks=True,
             model_options=model_options or {},
@@ -187,14 +123,17 @@ class _ClipModel(qwen3vl.Qwen3VLClipModel):
 class _Target:
     """Tells `comfy.sd.CLIP` which classes to build."""
 
-    def __init__(self, sizes: Sizes, detected: Mapping[str, Any], own: PreTrainedTokenizerBase | None) -> None:
+    def __init__(
+        self, family: Family, sizes: Sizes, detected: Mapping[str, Any], own: PreTrainedTokenizerBase | None
+    ) -> None:
         self.params: dict[str, Any] = {}
+        self.key = family.key
         if own is None:
-            self.tokenizer, pad = qwen3vl.tokenizer(model_type=_NAME), _QWEN_PAD
+            self.tokenizer, pad = family.tokenizer, _QWEN_PAD
         else:
             width = sizes.text["hidden_size"]
-            self.tokenizer, pad = partial(OwnTokenizer, _NAME, own, width), special_id(own, END_OF_TEXT)
-        self.model = partial(_ClipModel, sizes, pad)
+            self.tokenizer, pad = partial(OwnTokenizer, family.key, own, width), special_id(own, END_OF_TEXT)
+        self.model = partial(_ClipModel, family, sizes, pad)
         self.dtype = detected.get("dtype_llama")
         self.quantization = detected.get("llama_quantization_metadata")
 
@@ -205,7 +144,7 @@ class _Target:
         return SD1ClipModel(
             device=device,
             dtype=self.dtype or dtype,
-            name=_NAME,
+            name=self.key,
             clip_model=self.model,
             model_options=options,
         )

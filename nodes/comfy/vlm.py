@@ -1,8 +1,8 @@
-"""ComfyUI's native Qwen3-VL behind the core's `VLMEngine`.
+"""ComfyUI's native vision-language models behind the core's `VLMEngine`.
 
 Weights stay ComfyUI's: its memory management, fp8, GGUF and LoRA patches apply, because every layer that runs here is
-its own module. Only the loop over the layers is ours. Core's loop would compute the last layer and hold a square float
-mask, and it knows no continuation of several tokens on a cache.
+its own module. Only the loop over the layers is ours. Core's loop would compute what is not needed and hold a square
+float mask, and it knows no continuation of several tokens on a cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import comfy.ops
 import comfy.utils
 import torch
 from comfy.sd import CLIP
-from comfy.text_encoders.qwen3vl import Qwen3VL
 from torch import Tensor
 
 from ...vino_core.encoder.engine import (
@@ -31,20 +30,20 @@ from ...vino_core.encoder.engine import (
 from ...vino_core.encoder.next_token import NextToken
 from ...vino_core.encoder.tokenizer import plain_tokenizer, special_id
 from ...vino_core.errors import InputError
+from .families import FAMILIES, Family, family_of, transformer_of
 
 
-def qwen3vl(clip: CLIP) -> Qwen3VL:
-    """The Qwen3-VL inside a CLIP. Raises InputError when it holds another text encoder."""
-    model = clip.cond_stage_model
-    inner = getattr(model, getattr(model, "clip", ""), None)
-    transformer = getattr(inner, "transformer", None)
-    if not isinstance(transformer, Qwen3VL):
-        found = type(model if transformer is None else transformer).__name__
+def network_of(clip: CLIP) -> tuple[Any, Family]:
+    """The network inside a CLIP and what it is. Raises InputError when it is another text encoder."""
+    transformer = transformer_of(clip)
+    family = family_of(transformer)
+    if family is None:
+        ways = " or ".join(f"{family.title} with type '{family.clip_type}'" for family in FAMILIES)
         raise InputError(
-            f"clip: this text encoder is a {found}, not a Qwen3-VL. Load Qwen3-VL-4B-Instruct with VINO Text Encoder "
-            "Loader, or with Load CLIP and type 'stable_diffusion'."
+            f"clip: this text encoder is a {type(transformer).__name__}, not a Qwen3-VL or Qwen2.5-VL. Load it with "
+            f"VINO Text Encoder Loader, or with Load CLIP: {ways}."
         )
-    return transformer
+    return transformer, family
 
 
 @contextmanager
@@ -52,7 +51,7 @@ def open_engine(clip: CLIP, tokens: int, passes: int = 0, visuals: int = 0) -> I
     """Load the text encoder and give its engine.
 
     The sequences of `passes` calls to `decode` are expected to hold about `tokens` tokens each; together with `visuals`
-    calls to `vision` they are what the progress bar counts. Raises InputError when `clip` is no Qwen3-VL.
+    calls to `vision` they are what the progress bar counts. Raises InputError when `clip` holds none of the FAMILIES.
     """
     engine = ComfyVLM(clip, passes, visuals)
     needed = engine.memory(tokens) * max(1, passes)
@@ -65,10 +64,11 @@ class ComfyVLM:
     """See `vino_core.encoder.engine.VLMEngine`. The weights must be loaded while it is used, see `open_engine`."""
 
     def __init__(self, clip: CLIP, passes: int = 0, visuals: int = 0) -> None:
-        self._transformer = qwen3vl(clip)
+        self._transformer, self._family = network_of(clip)
         self._tokenizer = getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer
         self._tokenize = plain_tokenizer(self._tokenizer)
-        self._progress = comfy.utils.ProgressBar(visuals + passes * (self._transformer.num_layers - 1))
+        self._layers = self._transformer.model.layers[: None if self._family.core.whole else -1]
+        self._progress = comfy.utils.ProgressBar(visuals + passes * len(self._layers))
         self.device: torch.device = clip.patcher.load_device
         # ComfyUI runs every text encoder's activations in float32, whatever the weights' type.
         self.dtype = torch.float32
@@ -100,7 +100,8 @@ class ComfyVLM:
     def vision(self, patches: Tensor, grid: tuple[int, int, int]) -> VisionFeatures:
         self._advance()
         # The grid only steers Python loops, so it stays on the CPU.
-        embeds, deepstack = self._transformer.visual(patches.to(self.device, self.dtype), torch.tensor([grid]))
+        features = self._transformer.visual(patches.to(self.device, self.dtype), torch.tensor([grid]))
+        embeds, deepstack = features if isinstance(features, tuple) else (features, ())
         return VisionFeatures(embeds.to(self.dtype), tuple(feature.to(self.dtype) for feature in deepstack))
 
     def decode(
@@ -112,7 +113,7 @@ class ComfyVLM:
         attention = _causal_attention(x.shape[1], past[0][0].shape[2] if past else 0, self.device)
         where = None if visual is None else visual.mask.to(self.device).nonzero().squeeze(1)
         cache = []
-        for index, layer in enumerate(model.layers[:-1]):
+        for index, layer in enumerate(self._layers):
             self._advance()
             # A cache of exactly the tokens so far makes core's layer concatenate instead of writing into it.
             old = (*(part.to(self.device) for part in past[index]), past[index][0].shape[2]) if past else ()
@@ -120,7 +121,7 @@ class ComfyVLM:
             cache.append((keys, values))
             if where is not None and index < len(visual.deepstack):
                 x = x.index_add(1, where, visual.deepstack[index].to(x)[None])
-        return x, tuple(cache)
+        return model.norm(x) if self._family.core.whole else x, tuple(cache)
 
     def generate(
         self,
@@ -131,6 +132,19 @@ class ComfyVLM:
         on_token: Callable[[int], None] | None = None,
         prompt: Sequence[int] = (),
     ) -> str:
+        ids = self.generate_ids(x, positions, visual, sampling, on_token, prompt)
+        return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def generate_ids(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        visual: VisualInjection | None = None,
+        sampling: Sampling = GREEDY,
+        on_token: Callable[[int], None] | None = None,
+        prompt: Sequence[int] = (),
+    ) -> list[int]:
+        """As `generate`: the ids of the text. Raises InputError when the model was loaded without its head."""
         transformer, model = self._transformer, self._transformer.model
         choose = NextToken(sampling, prompt)
         stops = {self.token_id(IM_END), self.token_id(END_OF_TEXT)}
@@ -152,13 +166,25 @@ class ComfyVLM:
             if on_token is not None:
                 on_token(len(ids))
             states, _, cache = model(None, embeds=x, position_ids=positions, past_key_values=cache, **injection)
-            token = choose(transformer.logits(states)[0, -1])
+            token = choose(self.logits(states)[0, -1])
             if token in stops:
                 break
             ids.append(token)
             x, injection = self.embed([token]).to(x.dtype), {}
             positions = position = position + 1
-        return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return ids
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Of the last state of [1, n, hidden_size]: [1, 1, vocabulary]. Raises InputError where the head is missing."""
+        head = getattr(self._transformer.model, "lm_head", None)
+        if head is not None:
+            return head(states[:, -1:])
+        if not self._family.tied:
+            raise InputError(
+                f"clip: this {self._family.title} was loaded without the layer that writes text, as Load CLIP does. "
+                "Use VINO Text Encoder Loader and a file that holds lm_head.weight."
+            )
+        return self._transformer.logits(states)
 
     def _advance(self) -> None:
         """One unit of work begins: stop here if the user asked for it."""

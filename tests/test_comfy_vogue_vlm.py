@@ -1,0 +1,131 @@
+"""ComfyUI's native Qwen2.5-VL computes VOGUE's reference numbers, through the same core as the transformers engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from comfy_inprocess import pack
+from comfy_reference import VOGUE_TEXT_ENCODER, vogue_text_encoder
+from safetensors.torch import save_file
+from vogue_files import VOGUE_GOLDENS
+
+from parity_groups import mllm
+
+LATER = {r"^model\.": "model.language_model.", r"^visual\.": "model.visual."}
+"""Names of files that transformers 4.52 and later wrote."""
+
+
+def error() -> type[ValueError]:
+    return pack("vino_core.errors").InputError
+
+
+def load(path: Path) -> Any:
+    return pack("nodes.comfy.text_encoder").load_text_encoder(str(path))
+
+
+@pytest.fixture(scope="module")
+def encoder_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / Path(VOGUE_TEXT_ENCODER).name
+    tensors, metadata = vogue_text_encoder(VOGUE_GOLDENS)
+    save_file(tensors, path, metadata)
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(encoder_file: Path) -> Any:
+    return load(encoder_file)
+
+
+@pytest.fixture
+def engine(clip: Any) -> Iterator[Any]:
+    with torch.inference_mode(), ExitStack() as stack:
+        yield stack.enter_context(pack("nodes.comfy.vlm").open_engine(clip, 2048))
+
+
+def test_native_engine_agrees_with_reference(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States of every case, both variants, and what it answers."""
+    _, queries, index = mllm.reference_state(VOGUE_GOLDENS)
+    engine.model = SimpleNamespace(lm_head=lambda state: engine.logits(state[None, None])[0, 0])
+    monkeypatch.setattr(mllm, "reference_engine", lambda folder: (engine, queries, index))
+    rows = list(mllm.check(VOGUE_GOLDENS))
+    assert {"hidden_img1_vid2", "queries_vid8", "hidden_generation"} <= {row.case for row in rows}
+    assert [row for row in rows if not row.ok] == []
+
+
+def test_a_stock_text_encoder_is_vogues(clip: Any) -> None:
+    """Whoever loaded it: what the network is decides where no file named a system."""
+    clip_system = pack("nodes.comfy.systems").clip_system
+    assert clip_system(clip).name == clip_system(clip.clone()).name == "vogue"
+    stock = SimpleNamespace(cond_stage_model=clip.cond_stage_model, tokenizer=SimpleNamespace())
+    assert clip_system(stock).name == "vogue"
+
+
+def test_load_clip_of_comfyui_gives_the_same_network(tmp_path: Path) -> None:
+    """What Load CLIP builds for Qwen2.5-VL-7B is of the family, and so are the arguments that ours builds it with."""
+    pack("nodes.comfy.families")
+    from comfy.text_encoders import qwen_image
+
+    families = pack("nodes.comfy.families")
+    with torch.device("meta"):
+        stock = qwen_image.te()(device="meta", dtype=torch.bfloat16)
+    network = families.transformer_of(SimpleNamespace(cond_stage_model=stock))
+    family = families.family_of(network)
+    assert family.title == "Qwen2.5-VL-7B-Instruct" and family.clip_type == "qwen_image"
+    weights = {name: value for name, value in network.state_dict().items()}
+    assert family is families.family_in(weights)
+    sizes = family.read(weights, {}, {})
+    config = network.model.config
+    assert sizes.text == {
+        name: getattr(config, name) if name != "lm_head" else False for name in sizes.text
+    } and sizes.text_fields == {"head_dim": config.head_dim, "rope_dims": config.rope_dims}
+    import comfy.ops
+
+    with torch.device("meta"):
+        built = family.build(sizes, {}, torch.bfloat16, "meta", comfy.ops.manual_cast)
+    assert {name: value.shape for name, value in built.state_dict().items()} == {
+        name: value.shape for name, value in weights.items()
+    }
+    assert built.visual.fullatt_block_indexes == network.visual.fullatt_block_indexes
+
+
+def test_files_of_both_generations_load(engine: Any, tmp_path: Path) -> None:
+    tensors, metadata = vogue_text_encoder(VOGUE_GOLDENS)
+    renamed = {}
+    for name, value in tensors.items():
+        for pattern, new in LATER.items():
+            if re.match(pattern, name):
+                name = re.sub(pattern, new, name)
+                break
+        renamed[name] = value
+    save_file(renamed, tmp_path / "later.safetensors", metadata)
+    x = torch.randn(1, 9, engine.hidden_size, generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(9).expand(3, 9)
+    with pack("nodes.comfy.vlm").open_engine(load(tmp_path / "later.safetensors"), 16) as other:
+        assert torch.equal(other.decode(x, positions)[0], engine.decode(x, positions)[0])
+
+
+def test_an_incomplete_file_is_an_error(tmp_path: Path) -> None:
+    tensors, metadata = vogue_text_encoder(VOGUE_GOLDENS)
+    del tensors["visual.blocks.1.attn.qkv.bias"]
+    save_file(tensors, tmp_path / "te.safetensors", metadata)
+    with pytest.raises(error(), match=r"1 weights are missing, visual\.blocks.*download Qwen2.5-VL-7B-Instruct again"):
+        load(tmp_path / "te.safetensors")
+
+
+def test_text_needs_the_head(tmp_path: Path) -> None:
+    """The embedding is not the head here: without it, as Load CLIP leaves it out, a text would be noise."""
+    tensors, metadata = vogue_text_encoder(VOGUE_GOLDENS)
+    del tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "te.safetensors", metadata)
+    x, positions = torch.zeros(1, 3, 64), torch.arange(3).expand(3, 3)
+    with torch.inference_mode(), pack("nodes.comfy.vlm").open_engine(load(tmp_path / "te.safetensors"), 16) as engine:
+        assert torch.isfinite(engine.decode(x, positions)[0]).all()
+        with pytest.raises(error(), match=r"without the layer that writes text.*lm_head\.weight"):
+            engine.generate(x, positions)
