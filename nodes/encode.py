@@ -8,14 +8,23 @@ from torch import Tensor
 
 from ..vino_core.branches import branch_prompts
 from ..vino_core.encoder.encode import EncodedPrompt, encode_branches, encode_visuals
+from ..vino_core.errors import InputError
 from ..vino_core.media.references import References
 from ..vino_core.sampling.guidance import Branch
-from ..vino_core.systems.base import System
+from ..vino_core.systems.base import Preset, System
 from ..vino_core.tasks import get_preset
 from .comfy.messages import show
-from .comfy.systems import clip_system
+from .comfy.systems import clip_system, expect_same
 from .comfy.vlm import open_engine
-from .types import Context, ContextType, EncodedBranch, PreparedReferences, ReferencesType
+from .types import (
+    Context,
+    ContextType,
+    EncodedBranch,
+    LearnableTokens,
+    PreparedReferences,
+    ReferencesType,
+    TokensType,
+)
 
 
 class VINOEncoder(io.ComfyNode):
@@ -31,7 +40,11 @@ class VINOEncoder(io.ComfyNode):
             "computed once.",
             search_aliases=["text encode", "prompt", "clip text encode", "vision language", "vino"],
             inputs=[
-                io.Clip.Input("clip", tooltip="Qwen3-VL-4B-Instruct, or the text encoder of another system."),
+                io.Clip.Input(
+                    "clip",
+                    tooltip="Qwen3-VL-4B-Instruct (VINO) or Qwen2.5-VL-7B-Instruct (VOGUE), or another system's text "
+                    "encoder.",
+                ),
                 ReferencesType.Input("references", tooltip="From VINO References, also when it has nothing connected."),
                 io.String.Input(
                     "prompt",
@@ -58,8 +71,8 @@ class VINOEncoder(io.ComfyNode):
                             ],
                         ),
                     ],
-                    tooltip="What to avoid. auto: as in the published examples of the task that is connected (none "
-                    "for videos from pictures and for editing a video by text alone).",
+                    tooltip="What to avoid. auto: as in the published examples of the task (with VINO none for videos "
+                    "from pictures and for editing a video by text alone).",
                 ),
                 io.Boolean.Input(
                     "base_image",
@@ -76,6 +89,19 @@ class VINOEncoder(io.ComfyNode):
                     round=0.01,
                     tooltip="Set it as at the sampler or guider. Above 1 negative_image is encoded too.",
                 ),
+                io.Boolean.Input(
+                    "tags",
+                    default=False,
+                    optional=True,
+                    tooltip="VOGUE: put 'Image 1: ', 'Video 1: ' before the references, as its paper does. The "
+                    "published model runs without. VINO labels its references anyway.",
+                ),
+                TokensType.Input(
+                    "tokens",
+                    optional=True,
+                    tooltip="From VINO Tokens Loader. Only needed here for VOGUE 'queries', whose prompts are laid out "
+                    "for them; with VINO it is enough to connect them to VINO Learnable Tokens.",
+                ),
             ],
             outputs=[ContextType.Output(display_name="context", tooltip="For VINO Learnable Tokens.")],
             hidden=[io.Hidden.unique_id],
@@ -90,21 +116,28 @@ class VINOEncoder(io.ComfyNode):
         negative: io.DynamicCombo.Type,
         base_image: bool,
         image_scale: float,
+        tags: bool = False,
+        tokens: LearnableTokens | None = None,
     ) -> io.NodeOutput:
         system = clip_system(clip)
+        if tokens is not None:
+            expect_same("tokens", tokens.system, system, "the text encoder")
+            system = system.for_tokens(tokens.values)
         prepared = references.for_system(system)
         counts = len(prepared.images), len(prepared.videos)
-        negative_prompt = _negative_prompt(system, negative, *counts, references.frames, base_image)
+        preset = get_preset(system, _task(system, references, base_image))
+        if tags and not (system.prompt.image_tag or system.prompt.video_tag):
+            raise InputError(f"tags: {system.name} labels references by itself. Switch tags off.")
         # The negative prompt is encoded whatever the text scale: behind the shared references it costs little.
-        task = system.default_task(*counts, references.frames, base_image)
-        prompt = get_preset(system, task).instruction + prompt
+        negative_prompt = _negative_prompt(system, negative, preset)
+        prompt = preset.instruction + prompt
         scales = {"text_scale": 2.0, "image_scale": image_scale}
         branches = branch_prompts(system, prompt, negative_prompt, *counts, base_image, **scales)
         distinct = {branch.references for branch in branches.values() if branch.references}
         passes = len(branches) + len(distinct)
         with open_engine(clip, expected_tokens(system, prepared), passes, sum(counts)) as engine:
             visuals = encode_visuals(engine, prepared, system.vision)
-            encoded = encode_branches(engine, system, list(branches.values()), visuals)
+            encoded = encode_branches(engine, system, list(branches.values()), visuals, tags)
         context = Context(
             {
                 branch: EncodedBranch(_stored(encoded_prompt), seen.references)
@@ -112,27 +145,42 @@ class VINOEncoder(io.ComfyNode):
             },
             repeats_negative=Branch.NEGATIVE_IMAGE not in branches and image_scale > 1,
             system=system,
+            tokens=tokens,
         )
         return io.NodeOutput(context, ui=show("VINO Interleaved Encoder", encoded[0].plan.messages, cls.hidden))
 
 
-def expected_tokens(system: System, references: References) -> int:
+def expected_tokens(system: System, references: References, understanding: bool = False) -> int:
     """About how many tokens a prompt with these references has, for the memory it needs."""
     vision = system.vision
     side = vision.patch * vision.merge
-    pixels = sum(image.pixels.shape[0] * image.pixels.shape[1] for image in references.images)
-    groups = vision.frames // vision.temporal_patch
-    pixels += len(references.videos) * groups * vision.video_first.max_pixels
+    sizes = [image.pixels.shape[0] * image.pixels.shape[1] for image in references.images]
+    pixels = sum(min(max(size, vision.image_first.min_pixels), vision.image_first.max_pixels) for size in sizes)
+    for video in references.videos:
+        frames = len(video.frames if understanding and vision.whole_clips else video.vlm_frames)
+        pixels += -(-frames // vision.temporal_patch) * vision.video_first.max_pixels
     return pixels // side**2 + 1024
 
 
-def _negative_prompt(
-    system: System, negative: io.DynamicCombo.Type, images: int, videos: int, frames: int, base_image: bool
-) -> str:
+def _task(system: System, references: PreparedReferences, base_image: bool) -> str:
+    """The task of the request. Raises InputError when a base image makes it another one than was prepared."""
+    task = references.task_for(system, base_image)
+    if references.arrangement(system, task) != references.arrangement(system):
+        raise InputError(
+            f"base_image: it makes this the task {task}, but VINO References prepared the pictures for "
+            f"{references.task_for(system)}. Choose the task {task} there."
+        )
+    return task
+
+
+def _negative_prompt(system: System, negative: io.DynamicCombo.Type, preset: Preset) -> str:
+    texts = {
+        "auto": preset.negative,
+        "default for pictures": system.negative_image,
+        "default for videos": system.negative_video,
+        "none": "",
+    }
     choice = negative["negative"]
-    if choice == "auto":
-        return get_preset(system, system.default_task(images, videos, frames, base_image)).negative
-    texts = {"default for pictures": system.negative_image, "default for videos": system.negative_video, "none": ""}
     return texts[choice] if choice in texts else negative["negative_prompt"]
 
 

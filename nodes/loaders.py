@@ -13,7 +13,7 @@ from comfy_api.latest import io
 from ..vino_core.checkpoints.files import SAVED, load_tokens, made_for, open_model
 from ..vino_core.checkpoints.header import FP8, TensorInfo, read_header
 from ..vino_core.errors import InputError
-from .comfy.registration import MARK
+from .comfy.registration import MARKS
 from .comfy.text_encoder import load_text_encoder
 from .types import LearnableTokens, TokensType
 
@@ -74,7 +74,7 @@ class VINOModelLoader(io.ComfyNode):
         check_scales(model_name, names)
         # Names and shapes of what ComfyUI saved or quantised itself are its own to judge.
         own = any(name.endswith((".comfy_quant", ".scale_weight", ".weight_scale", *SAVED.values())) for name in names)
-        if not (own and any(name.endswith(MARK) for name in names)):
+        if not (own and any(name.endswith(tuple(MARKS)) for name in names)):
             open_model(path)
         return io.NodeOutput(comfy.sd.load_diffusion_model(path, model_options=dict(_WEIGHT_DTYPES[weight_dtype])))
 

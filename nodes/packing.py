@@ -7,8 +7,8 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..vino_core.errors import InputError
-from ..vino_core.systems.base import System
-from .comfy.conditioning import ABSENT, REFERENCES
+from ..vino_core.systems.base import Arrangement, System
+from .comfy.conditioning import ABSENT, BEHIND, FIRST_FRAME, REFERENCES
 from .comfy.guider import check_finite
 from .comfy.systems import conditioning_system, expect_same
 from .comfy.vae import encode
@@ -49,11 +49,12 @@ class VINOReferenceLatents(io.ComfyNode):
             expect_same(name, conditioning_system(branch, name), system, "positive")
         prepared = references.for_system(system)
         latents = [encode_frames(system, vae, clip) for clip in prepared.packed]
-        return io.NodeOutput(*(_attach(branch, latents) for branch in (positive, negative, negative_image)))
+        places = references.arrangement(system)
+        return io.NodeOutput(*(_attach(branch, latents, places) for branch in (positive, negative, negative_image)))
 
 
 def encode_frames(system: System, vae: io.Vae.Type, pixels: Tensor) -> Tensor:
-    """Unscaled latents [1, 16, t, h, w] of uint8 [T, H, W, 3]. Raises InputError for a VAE of another kind."""
+    """Unscaled latents [1, 16, t, h, w] of [T, H, W, 3] in 0..255. Raises InputError for a VAE of another kind."""
     frames, height, width, _ = pixels.shape
     latents = encode(vae, pixels.to(torch.float32) / 255)
     expected = (1, system.latent_channels, *system.latent_grid(frames, height, width))
@@ -66,7 +67,7 @@ def encode_frames(system: System, vae: io.Vae.Type, pixels: Tensor) -> Tensor:
     return latents
 
 
-def _attach(conditioning: list, latents: list[Tensor]) -> list:
+def _attach(conditioning: list, latents: list[Tensor], places: Arrangement) -> list:
     attached = []
     for states, values in conditioning:
         if ABSENT not in values:
@@ -76,6 +77,11 @@ def _attach(conditioning: list, latents: list[Tensor]) -> list:
                     f"references: the prompt was encoded with at least {max(indices) + 1} references, but "
                     f"{len(latents)} are connected here. Connect the same VINO References as at the encoder."
                 )
-            values = {**values, "reference_latents": [latents[index] for index in indices]}
+            before, behind = (
+                [latents[index] for index in group if index in indices] for group in (places.leading, places.after)
+            )
+            values = {**values, "reference_latents": before + behind, BEHIND: len(behind)}
+            if places.first_frame is not None:
+                values[FIRST_FRAME] = latents[places.first_frame]
         attached.append([states, values])
     return attached

@@ -6,9 +6,17 @@ from comfy_api.latest import io
 
 from ..vino_core.systems import SYSTEMS
 from ..vino_core.tasks import get_preset
-from .comfy.systems import clip_system
+from .comfy.systems import clip_system, expect_task
 
 TASKS = list(dict.fromkeys(name for system in SYSTEMS.values() for name in system.presets))
+"""Names that any of the systems knows."""
+
+TASKS_TOOLTIP = (
+    "VINO: i: from pictures, v: from a video, t: from text; then what comes out. baseimg: the last of several pictures "
+    "is edited. clone: motion or expression of a video. camclone: camera path of a video. paper: the scales of the "
+    "paper. VOGUE: i2i_edit and v2v_edit: edit a picture or a video. i+i2i_edit and i+v2v_edit: edit it with the other "
+    "pictures as references. multiid: combine what several pictures show."
+)
 
 
 class VINOPreset(io.ComfyNode):
@@ -26,9 +34,7 @@ class VINOPreset(io.ComfyNode):
                 io.Combo.Input(
                     "task",
                     options=TASKS,
-                    tooltip="i: from pictures, v: from a video, t: from text; then what comes out. baseimg: the last "
-                    "of several pictures is edited. clone: motion or expression of a video. camclone: camera path of "
-                    "a video. paper: the scales of the VINO paper.",
+                    tooltip=TASKS_TOOLTIP,
                 ),
                 io.Clip.Input(
                     "clip",
@@ -51,7 +57,9 @@ class VINOPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, task: str, clip: io.Clip.Type | None = None) -> io.NodeOutput:
-        preset = get_preset(clip_system(clip), task)
+        system = clip_system(clip)
+        expect_task(system, task)
+        preset = get_preset(system, task)
         return io.NodeOutput(
             preset.frames, preset.steps, preset.shift, preset.text_scale, preset.image_scale, preset.negative
         )

@@ -7,13 +7,16 @@ from comfy_api.latest import io
 from ..vino_core.errors import InputError
 from ..vino_core.media.references import References
 from ..vino_core.media.sizing import TEMPORAL_STRIDE, check_frames, check_size
+from ..vino_core.request import check_references
 from ..vino_core.systems import MAX_FRAMES, UNIT
 from ..vino_core.systems.base import Preset, System
 from ..vino_core.tasks import get_preset, prepare_references, target_size
 from .comfy.pixels import clip_of, numbered, to_uint8
-from .comfy.systems import clip_system
+from .comfy.systems import clip_system, expect_task
+from .presets import TASKS, TASKS_TOOLTIP
 from .types import PreparedReferences, ReferencesType, TargetSize
 
+AUTO = "auto"
 MAX_IMAGES = 16
 MAX_VIDEOS = 4
 
@@ -39,7 +42,7 @@ class VINOReferences(io.ComfyNode):
                         min=0,
                     ),
                     tooltip="Reference pictures in the order of their numbers. With a base image, that is the last "
-                    "one.",
+                    "one, as is a picture to edit.",
                 ),
                 io.Autogrow.Input(
                     "videos",
@@ -48,8 +51,8 @@ class VINOReferences(io.ComfyNode):
                         names=[f"video_{number}" for number in range(1, MAX_VIDEOS + 1)],
                         min=0,
                     ),
-                    tooltip="Reference videos. The text encoder sees 8 frames of the whole clip, the model the first "
-                    "frames.",
+                    tooltip="Reference videos. The model sees the first frames; the text encoder 8 frames of the whole "
+                    "clip (VINO), or 2 or 8 of those that the model sees (VOGUE).",
                 ),
                 io.DynamicCombo.Input(
                     "size",
@@ -79,9 +82,9 @@ class VINOReferences(io.ComfyNode):
                         io.DynamicCombo.Option("last image", []),
                         io.DynamicCombo.Option("first video", []),
                     ],
-                    tooltip="Size of the result. auto: that of the video, or of the picture to edit or animate; "
-                    "640x640 for pictures and 848x480 for videos when nothing decides or several pictures are "
-                    "combined in a video.",
+                    tooltip="Size of the result. auto: that of the video, or of the picture to edit or animate; where "
+                    "nothing decides or several pictures are combined in a video, the published one of the task (VINO: "
+                    "640x640 for pictures and 848x480 for videos).",
                 ),
                 io.Int.Input(
                     "length",
@@ -89,8 +92,16 @@ class VINOReferences(io.ComfyNode):
                     min=1,
                     max=MAX_FRAMES,
                     step=TEMPORAL_STRIDE,
-                    tooltip="Frames to generate: 1 for a picture, or 5, 9, 13 ... 89 for a video at 24 frames per "
-                    "second. A reference video gives as many frames, fewer when it is shorter.",
+                    tooltip="Frames to generate: 1 for a picture, or 5, 9, 13 ... 89 (VOGUE: 129) for a video at 24 "
+                    "frames per second. A reference video gives as many frames, fewer when it is shorter.",
+                ),
+                io.Combo.Input(
+                    "task",
+                    options=[AUTO, *TASKS],
+                    default=AUTO,
+                    optional=True,
+                    tooltip=f"What is to be done. {AUTO}: what is connected and length decide. It matters to automatic "
+                    f"sizes, and to VOGUE, which prepares a picture to edit otherwise than others. {TASKS_TOOLTIP}",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -113,12 +124,15 @@ class VINOReferences(io.ComfyNode):
         length: int,
         images: io.Autogrow.Type | None = None,
         videos: io.Autogrow.Type | None = None,
+        task: str = AUTO,
         clip: io.Clip.Type | None = None,
     ) -> io.NodeOutput:
-        def prepare_for(system: System) -> tuple[References, TargetSize]:
-            return _prepare(size, length, images, videos, system)
+        chosen = None if task == AUTO else task
 
-        references = PreparedReferences(prepare_for, clip_system(clip))
+        def prepare_for(system: System) -> tuple[References, TargetSize]:
+            return _prepare(size, length, images, videos, chosen, system)
+
+        references = PreparedReferences(prepare_for, clip_system(clip), chosen)
         target = references.size
         return io.NodeOutput(references, target.width, target.height, target.frames)
 
@@ -128,17 +142,21 @@ def _prepare(
     length: int,
     images: io.Autogrow.Type | None,
     videos: io.Autogrow.Type | None,
+    task: str | None,
     system: System,
 ) -> tuple[References, TargetSize]:
     """What is connected, as `system` takes it, and the size to generate. Raises InputError for unusable input."""
     check_frames(length, system.max_frames)
+    if task is not None:
+        expect_task(system, task)
     pictures = [pixels for name, batch in numbered(images) for pixels in to_uint8(batch, name)]
     clips = [clip_of(video, name) for name, video in numbered(videos)]
-    task = system.default_task(len(pictures), len(clips), length, False)
+    task = task or system.default_task(len(pictures), len(clips), length, False)
     chosen = (size["height"], size["width"]) if size["size"] == "custom" else None
     references = prepare_references(system, task, pictures, clips, length, chosen)
     height, width, frames = _result_size(size, references, length, get_preset(system, task))
     check_size(width, height, system.unit)
+    check_references(system, task, references, width, height, frames)
     return references, TargetSize(width, height, frames)
 
 

@@ -24,7 +24,7 @@ TEXT_SCALE = {
     "step": 0.1,
     "round": 0.01,
     "tooltip": "How strongly the result follows the prompt rather than the negative prompt: 5 for pictures, 7 for "
-    "videos. At 1 or less the negative prompt is not computed at all.",
+    "videos. At 1 or less the negative prompt is not computed at all, which VOGUE does not take.",
 }
 IMAGE_SCALE = {
     "default": 1.0,
@@ -123,8 +123,8 @@ class VINOEmptyLatent(io.ComfyNode):
                     min=1,
                     max=MAX_FRAMES,
                     step=TEMPORAL_STRIDE,
-                    tooltip="Number of frames: 1 for a picture, or 5, 9, 13 ... 89 for a video at 24 frames per "
-                    "second.",
+                    tooltip="Number of frames: 1 for a picture, or 5, 9, 13 ... 89 (VOGUE: 129) for a video at 24 "
+                    "frames per second.",
                 ),
                 io.Int.Input("batch_size", default=1, min=1, max=64, tooltip="How many results to generate at once."),
             ],

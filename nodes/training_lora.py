@@ -21,7 +21,7 @@ from ..vino_core.checkpoints.writing import written_aside
 from ..vino_core.errors import InputError
 from ..vino_core.media.sizing import check_frames
 from ..vino_core.systems import MAX_FRAMES, UNIT, system_of
-from ..vino_core.systems.base import System
+from ..vino_core.systems.base import System, all_before
 from ..vino_core.tasks import get_preset
 from ..vino_core.training.config import Data, Files, Flow, Lora, Optimizer, Parallel, RunConfig, Save, Task, Watch
 from .comfy import training
@@ -256,6 +256,11 @@ def _check_packages() -> None:
 def _check_system(model: Path, name: str, clip: io.Clip.Type, tokens: LearnableTokens, dtype: str) -> System:
     """The system that everything belongs to. Raises InputError when the parts do not fit together or into memory."""
     system = clip_system(clip)
+    if system.arrange is not all_before:
+        raise InputError(
+            f"clip: the text encoder belongs to {system.name}, which VINO Train LoRA does not train: it puts every "
+            "reference before the result. Connect the text encoder of VINO."
+        )
     checkpoint, config = open_model(model)
     check_scales(name, checkpoint.tensors)
     expect_same(f"model_name '{name}'", system_of(checkpoint.metadata, name), system, "the text encoder")

@@ -12,7 +12,7 @@ from ..vino_core.encoder.encode import EncodedPrompt
 from ..vino_core.errors import InputError
 from ..vino_core.media.references import References
 from ..vino_core.sampling.guidance import Branch
-from ..vino_core.systems.base import System
+from ..vino_core.systems.base import Arrangement, System
 
 ReferencesType = io.Custom("VINO_REFERENCES")
 ContextType = io.Custom("VINO_CONTEXT")
@@ -34,13 +34,19 @@ class TargetSize:
 class PreparedReferences:
     """References and the size to generate, for whichever system the text encoder turns out to be of.
 
-    `prepare` gives both for a system, and is called once for each. `system` is the one that decided `size`, which other
-    nodes have been told.
+    `prepare` gives both for a system, and is called once for each, variants for learnable tokens apart. `system` is the
+    one that decided `size`, which other nodes have been told. `task` is a preset's name; None: the references decide.
     """
 
-    def __init__(self, prepare: Callable[[System], tuple[References, TargetSize]], system: System) -> None:
+    def __init__(
+        self,
+        prepare: Callable[[System], tuple[References, TargetSize]],
+        system: System,
+        task: str | None = None,
+    ) -> None:
         self._prepare = prepare
-        self._prepared: dict[str, tuple[References, TargetSize]] = {}
+        self._prepared: list[tuple[System, References, TargetSize]] = []
+        self._task = task
         self.system = system
         self.size = self._of(system)[1]
 
@@ -60,11 +66,24 @@ class PreparedReferences:
             )
         return references
 
+    def task_for(self, system: System, base_image: bool = False) -> str:
+        """The chosen task, or what the references make it."""
+        references = self.for_system(system)
+        counts = len(references.images), len(references.videos)
+        return self._task or system.default_task(*counts, self.frames, base_image)
+
+    def arrangement(self, system: System, task: str | None = None) -> Arrangement:
+        """Where the references go, in `task` or in the one that they were prepared for."""
+        references = self.for_system(system)
+        return system.arrange(task or self.task_for(system), len(references.images), len(references.videos))
+
     def _of(self, system: System) -> tuple[References, TargetSize]:
-        prepared = self._prepared.get(system.name)
-        if prepared is None:
-            prepared = self._prepared[system.name] = self._prepare(system)
-        return prepared
+        for known, references, size in self._prepared:
+            if known is system:
+                return references, size
+        references, size = self._prepare(system)
+        self._prepared.append((system, references, size))
+        return references, size
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,16 +96,20 @@ class EncodedBranch:
 
 @dataclass(frozen=True, eq=False)
 class Context:
-    """The encoded branches of a request. `repeats_negative`: the third has no image to drop and equals the second."""
+    """The encoded branches of a request. `repeats_negative`: the third has no image to drop and equals the second.
+
+    `system` is the variant that the prompts were laid out for: the one for learnable tokens when there are `tokens`.
+    """
 
     branches: dict[Branch, EncodedBranch]
     repeats_negative: bool
     system: System
+    tokens: LearnableTokens | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class LearnableTokens:
-    """Learnable tokens `values` [count, width] and the system that they were trained for."""
+    """Learnable tokens `values` [count, width], marks included, and the system that they were trained for."""
 
     values: Tensor
     system: System

@@ -19,7 +19,11 @@ from .types import PreparedReferences, ReferencesType
 
 def _inputs(name: str, tooltip: str) -> list[io.Input]:
     return [
-        io.Clip.Input("clip", tooltip="Qwen3-VL-4B-Instruct, or the text encoder of another system."),
+        io.Clip.Input(
+            "clip",
+            tooltip="Qwen3-VL-4B-Instruct (VINO) or another system's text encoder. Of Qwen2.5-VL-7B-Instruct (VOGUE) a "
+            "file with lm_head.weight, loaded with VINO Text Encoder Loader.",
+        ),
         ReferencesType.Input("references", tooltip="What the text talks about, from VINO References."),
         io.String.Input(name, multiline=True, dynamic_prompts=True, tooltip=tooltip),
         io.Int.Input("max_new_tokens", default=256, min=1, max=4096, tooltip="Longest answer, in tokens."),
@@ -55,7 +59,7 @@ def _write(
     prepared = references.for_system(system)
     progress = comfy.utils.ProgressBar(tokens)
     visuals = len(prepared.images) + len(prepared.videos)
-    with open_engine(clip, expected_tokens(system, prepared) + tokens, visuals=visuals) as engine:
+    with open_engine(clip, expected_tokens(system, prepared, understanding=True) + tokens, visuals=visuals) as engine:
         seen = encode_visuals(engine, prepared, system.vision, understanding=True)
         penalty = system.prompt.repetition_penalty
         sampling = Sampling(tokens, temperature, seed=seed, repetition_penalty=penalty)

@@ -132,7 +132,7 @@ def test_context_windows_keep_the_references_in_every_window() -> None:
     latents = torch.zeros(1, 16, 9, 6, 8)
     assert torch.isfinite(sample(windowed, latents)).all()
     assert max(x.shape[2] for x, *_ in seen) < latents.shape[2]
-    assert {len(references) for _, _, _, _, references, _ in seen} == {2}
+    assert {len(references) for _, _, _, _, references, *_ in seen} == {2}
 
 
 def test_inpainting_keeps_what_is_not_masked() -> None:

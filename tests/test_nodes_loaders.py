@@ -54,8 +54,8 @@ def test_a_model_that_comfyui_saved_loads(files: Path) -> None:
     ("tensors", "message"),
     [
         ({"transformer.transformer_blocks.0.attn.to_q.weight": torch.zeros(4, 4)}, "convert it first"),
-        ({"double_blocks.0.img_attn.qkv.weight": torch.zeros(12, 4)}, "not a VINO model"),
-        ({"model.layers.0.self_attn.q_proj.weight": torch.zeros(4, 4)}, "not a VINO model"),
+        ({"double_blocks.0.img_attn.qkv.weight": torch.zeros(12, 4)}, "not a model that loads here"),
+        ({"model.layers.0.self_attn.q_proj.weight": torch.zeros(4, 4)}, "not a model that loads here"),
     ],
 )
 def test_another_model_is_refused(tensors: dict, message: str, files: Path) -> None:

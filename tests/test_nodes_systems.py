@@ -17,7 +17,7 @@ from comfy_runs import given_references, learnable_tokens, nodes
 from paths import GOLDENS
 from safetensors.torch import save_file
 
-from vino_core.checkpoints.files import load_mmdit, made_for, save_tokens
+from vino_core.checkpoints.files import load_mmdit, made_for, save_tokens, tokens_metadata
 from vino_core.systems.vino_tiny import VINO_TINY
 
 AUTO, LAST = {"size": "auto"}, {"size": "last image"}
@@ -146,7 +146,7 @@ def test_tokens_know_their_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(folder_paths, "get_full_path_or_raise", lambda kind, name: str(tmp_path / name))
     save_tokens(tmp_path / "tiny.safetensors", torch.zeros(8, 64), "vino-tiny")
-    save_tokens(tmp_path / "later.safetensors", torch.zeros(8, 64), "vino-9")
+    save_file({"metaquery": torch.zeros(8, 64)}, tmp_path / "later.safetensors", tokens_metadata("vino-9"))
     assert nodes().VINOTokensLoader.execute("tiny.safetensors")[0].system.name == "vino-tiny"
     with pytest.raises(error(), match=r"later\.safetensors: made for the system 'vino-9'.*Known systems: vino,"):
         nodes().VINOTokensLoader.execute("later.safetensors")

@@ -66,17 +66,7 @@ class Request:
             if not 0.0 <= value <= 100.0:
                 raise InputError(f"{name} is {value}; it must lie between 0 and 100 (1 or less switches it off).")
         check_scales(system, self.text_scale)
-        get_preset(system, self.task_for(system))
-        if self.arrangement(system).first_frame is not None and self.frames == 1:
-            raise InputError(f"{self.task_for(system)} goes on from a picture: frames is 1, it must be at least 5.")
-        for pixels in self.references.packed if system.one_size else ():
-            height, width = pixels.shape[1:3]
-            if (height, width) != (self.height, self.width):
-                raise InputError(
-                    f"size {self.width} x {self.height}: the references were prepared for {width} x {height}, and "
-                    f"{system.name} takes one size for all. Leave width and height to the picture or video to edit; "
-                    "`area` changes its size."
-                )
+        check_references(system, self.task_for(system), self.references, self.width, self.height, self.frames)
         if self.posterior not in ("mode", "sample"):
             raise InputError(f"posterior is '{self.posterior}'; it must be 'mode' or 'sample'.")
 
@@ -84,3 +74,19 @@ class Request:
         """Everything but the references, as plain values for a sidecar file."""
         values = {name: value for name, value in self.__dict__.items() if name != "references"}
         return {**values, "images": len(self.references.images), "videos": len(self.references.videos)}
+
+
+def check_references(system: System, task: str, references: References, width: int, height: int, frames: int) -> None:
+    """Raise InputError when `task` cannot take these references, or not for a result of this size."""
+    get_preset(system, task)
+    arrangement = system.arrange(task, len(references.images), len(references.videos))
+    if arrangement.first_frame is not None and frames == 1:
+        raise InputError(f"{task} goes on from a picture: frames is 1, it must be at least 5.")
+    for pixels in references.packed if system.one_size else ():
+        rows, columns = pixels.shape[1:3]
+        if (rows, columns) != (height, width):
+            raise InputError(
+                f"size {width} x {height}: the references were prepared for {columns} x {rows}, and {system.name} "
+                "takes one size for all. Leave width and height to the picture or video to edit; `area` changes its "
+                "size."
+            )

@@ -8,9 +8,11 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ...vino_core.branches import check_scales
 from ...vino_core.errors import InputError
 from ...vino_core.sampling.guidance import Branch, guided_velocity, needed_branches
-from .conditioning import ABSENT, SAME_AS_NEGATIVE
+from ...vino_core.systems import get_system
+from .conditioning import ABSENT, SAME_AS_NEGATIVE, SYSTEM
 
 Conditioning = list[tuple[Tensor, dict[str, Any]]]
 
@@ -23,7 +25,12 @@ class DualCFGGuider(comfy.samplers.CFGGuider):
     """
 
     def set_branches(self, conditionings: dict[Branch, Conditioning], text_scale: float, image_scale: float) -> None:
-        """Keep the branches that the scales switch on. Raises InputError when one of them was not encoded."""
+        """Keep the branches that the scales switch on.
+
+        Raises InputError when one of them was not encoded, and for scales that the system does not take.
+        """
+        for name in {values[SYSTEM] for _, values in conditionings[Branch.POSITIVE] if SYSTEM in values}:
+            check_scales(get_system(name), text_scale)
         third = conditionings.get(Branch.NEGATIVE_IMAGE)
         dropped = third is None or not any(SAME_AS_NEGATIVE in values for _, values in third)
         self.branches = needed_branches(text_scale, image_scale, dropped)

@@ -21,8 +21,8 @@ from ...vino_core.mmdit.connectors import connect
 from ...vino_core.mmdit.model import BlockRunner, Conditioning, MMDiT
 from ...vino_core.systems import get_system
 from ...vino_core.systems.base import System
-from .conditioning import ABSENT, BOUNDARIES, SYSTEM
-from .systems import expect_same
+from .conditioning import ABSENT, BEHIND, BOUNDARIES, FIRST_FRAME, LEARNABLE, SYSTEM
+from .systems import FOREIGN, expect_same
 
 Options = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -39,9 +39,12 @@ class DiffusionModel(MMDiT):
         dtype: torch.dtype,
         device: Any,
         operations: Any,
+        learnable: int | None = None,
     ) -> None:
         super().__init__(config, system.layout, operations, dtype, device)
         self.system = system
+        self.learnable = learnable
+        """How many learnable tokens it was trained with, where its file says so."""
 
     def forward(
         self,
@@ -50,19 +53,30 @@ class DiffusionModel(MMDiT):
         context: Tensor | None = None,
         boundaries: Tensor | None = None,
         ref_latents: Sequence[Tensor] = (),
+        conditions: Sequence[Tensor] = (),
+        first_frame: Tensor | None = None,
         absent: str | None = None,
         control: Any = None,
         transformer_options: Options = {},  # noqa: B006 - ComfyUI's convention; it is copied before it is changed
         **_: Any,
     ) -> Tensor:
-        """Velocity [B, 16, T, H, W]. `absent` is the reason why this branch has no conditioning, and raised."""
+        """Velocity [B, 16, T, H, W]; that of a first frame, which is known already, is zero.
+
+        `absent` is the reason why this branch has no conditioning, and raised.
+        """
         if absent is not None:
             raise InputError(absent)
         wrappers = comfy.patcher_extension.get_all_wrappers(
             comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, transformer_options
         )
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
-        return executor.execute(x, timestep, context, boundaries, ref_latents, transformer_options)
+        known = 0 if first_frame is None else first_frame.shape[2]
+        if known == x.shape[2]:
+            raise InputError("latent_image: it has one frame, and the first one is given. Generate at least 5 frames.")
+        velocity = executor.execute(
+            x[:, :, known:], timestep, context, boundaries, ref_latents, conditions, transformer_options
+        )
+        return torch.cat([torch.zeros_like(x[:, :, :known]), velocity], dim=2) if known else velocity
 
     def _forward(
         self,
@@ -71,18 +85,31 @@ class DiffusionModel(MMDiT):
         context: Tensor,
         boundaries: Tensor | None,
         ref_latents: Sequence[Tensor],
+        conditions: Sequence[Tensor],
         transformer_options: Options,
     ) -> Tensor:
+        self._check_sizes(x, (*ref_latents, *conditions))
         options = transformer_options.copy()
         guidance = self.system.guidance_input
         return super().forward(
             x,
             timestep,
-            Conditioning(context, boundaries, tuple(ref_latents)),
+            Conditioning(context, boundaries, tuple(ref_latents), conditions=tuple(conditions)),
             None if guidance is None else torch.tensor([guidance], device=x.device),
             _attention(options),
             _runner(options, {"double_block": len(self.double_blocks), "single_block": len(self.single_blocks)}),
         )
+
+    def _check_sizes(self, x: Tensor, latents: Sequence[Tensor]) -> None:
+        """Raise InputError for references of another size than the target's, where the system has one for all."""
+        for latent in latents if self.system.one_size else ():
+            if latent.shape[-2:] != x.shape[-2:]:
+                (rows, columns), (height, width) = ([8 * side for side in one.shape[-2:]] for one in (latent, x))
+                raise InputError(
+                    f"latent_image: it is {width}x{height} pixels, but the references were prepared for {columns}x"
+                    f"{rows}, and {self.system.name} takes one size for all. Connect width and height of VINO "
+                    "References to VINO Empty Latent."
+                )
 
 
 def _attention(options: Options) -> Attention:
@@ -129,11 +156,21 @@ class VINO(comfy.model_base.HunyuanVideo):
         self, model_config: Any, model_type: Any = comfy.model_base.ModelType.FLOW, device: Any = None
     ) -> None:
         comfy.model_base.BaseModel.__init__(self, model_config, model_type, device=device, unet_model=DiffusionModel)
-        self.memory_usage_factor_conds = ("ref_latents",)
+        self.memory_usage_factor_conds = ("ref_latents", "conditions")
 
     def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
-        """From sigma x multiplier, which ModelSamplingSD3 resets, to the sigma x 999 that the model was trained on."""
-        return timestep * (self.diffusion_model.system.timestep_scale / self.model_sampling.multiplier)
+        """From sigma x multiplier, which ModelSamplingSD3 resets, to the scale and precision that it was trained on."""
+        system = self.diffusion_model.system
+        timestep = timestep * (system.timestep_scale / self.model_sampling.multiplier)
+        return timestep.to(self.get_dtype_inference()).float() if system.rounded_timestep else timestep
+
+    def _apply_model(self, x: Tensor, t: Tensor, *arguments: Any, **conds: Any) -> Tensor:
+        """Core's, with a known first frame in the place of its prediction: so every sampler ends at exactly that."""
+        denoised = super()._apply_model(x, t, *arguments, **conds)
+        first = conds.get("first_frame")
+        if first is not None:
+            denoised[:, :, : first.shape[2]] = first.to(denoised)
+        return denoised
 
     def encode_adm(self, **_: Any) -> None:
         return None
@@ -143,12 +180,10 @@ class VINO(comfy.model_base.HunyuanVideo):
         if ABSENT in kwargs:
             return {"absent": comfy.conds.CONDConstant(kwargs[ABSENT])}
         if BOUNDARIES not in kwargs or SYSTEM not in kwargs:
-            raise InputError(
-                "conditioning: it does not come from VINO Learnable Tokens. Encode the prompt with VINO Interleaved "
-                "Encoder and VINO Learnable Tokens; other text encoding nodes leave out the learnable tokens."
-            )
+            raise InputError(FOREIGN.format("conditioning"))
         system = self.diffusion_model.system
         expect_same("conditioning", get_system(kwargs[SYSTEM]), system, "the model")
+        self._expect_tokens(kwargs.get(LEARNABLE))
         latents = list(kwargs.get("reference_latents", ()))
         boundaries = kwargs[BOUNDARIES]
         if len(latents) != len(boundaries):
@@ -162,8 +197,32 @@ class VINO(comfy.model_base.HunyuanVideo):
         out = {"c_crossattn": comfy.conds.CONDRegular(connected.text)}
         if connected.boundaries is not None:
             out["boundaries"] = comfy.conds.CONDRegular(connected.boundaries)
-            out["ref_latents"] = comfy.conds.CONDList([self.process_latent_in(latent) for latent in latents])
+        before = len(latents) - kwargs.get(BEHIND, 0)
+        scaled = [self.process_latent_in(latent) for latent in latents]
+        for name, placed in (("ref_latents", scaled[:before]), ("conditions", scaled[before:])):
+            if placed:
+                out[name] = comfy.conds.CONDList(placed)
+        if FIRST_FRAME in kwargs:
+            out["first_frame"] = comfy.conds.CONDRegular(self.process_latent_in(kwargs[FIRST_FRAME]))
         return out
+
+    def _expect_tokens(self, found: int | None) -> None:
+        """Raise InputError when the conditioning was made with another number of learnable tokens than is trained."""
+        wanted = self.diffusion_model.learnable
+        if found is not None and wanted is not None and found != wanted:
+            raise InputError(
+                f"conditioning: it was made with {found} learnable tokens, but the model was trained with {wanted}. "
+                "Connect the tokens of this model to VINO Interleaved Encoder and VINO Learnable Tokens, or none where "
+                "it has none, or load the other model."
+            )
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, *arguments: Any, **options: Any
+    ) -> Any:
+        """A context window that does not begin with the first frame has it among its references only."""
+        if cond_key == "first_frame" and window.index_list[0] != 0:
+            return comfy.conds.CONDConstant(None)
+        return super().resize_cond_for_context_window(cond_key, cond_value, window, *arguments, **options)
 
     def extra_conds_shapes(self, **kwargs: Any) -> dict[str, Any]:
         latents = kwargs.get("reference_latents")

@@ -1,7 +1,7 @@
 """Makes ComfyUI's own loaders recognise VINO files.
 
-ComfyUI has no call for this: packs extend its list of models. A VINO file has HunyuanVideo's names plus a connector of
-its own, so without this it would load as a HunyuanVideo, silently.
+ComfyUI has no call for this: packs extend its list of models. A file of VINO or VOGUE has HunyuanVideo's names plus a
+connector of its own, so without this it would load as a HunyuanVideo, silently.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-from ...vino_core.checkpoints.files import SAVED, infer_mmdit_config, saved_metadata
-from ...vino_core.systems import system_of
+from ...vino_core.checkpoints.files import LEARNABLE, SAVED, infer_mmdit_config, saved_metadata, seems_for
+from ...vino_core.checkpoints.layouts import NORM
+from ...vino_core.systems import SYSTEMS, system_of
 from .lora import lora_keys
 from .model import VINO
 
-MARK = "connector_vae_branch.mlp.0.weight"
-"""A weight that only VINO has."""
+MARKS = frozenset(f"{system.text_connector}.{NORM}.weight" for system in SYSTEMS.values())
+"""Weights of connectors, that no other model has. Norms keep their name and type in quantised files."""
 
 
 class SupportedVINO(comfy.supported_models_base.BASE):
     """VINO in ComfyUI's list of supported models."""
 
-    unet_config = {"image_model": "vino"}
+    unet_config = {"image_model": "vino"}  # only `detect` says so
     unet_extra_config: dict[str, Any] = {}
-    required_keys = {"{}" + MARK: None}
     latent_format = comfy.latent_formats.HunyuanVideo
     memory_usage_factor = 1.8
     supported_inference_dtypes = [torch.bfloat16, torch.float32]
@@ -54,6 +54,8 @@ class SupportedVINO(comfy.supported_models_base.BASE):
     def process_unet_state_dict_for_saving(self, state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
         """ComfyUI's saving nodes write no metadata of ours, so dimensions and system go along as tensors."""
         texts = {"config": self.unet_config["config"].to_json(), "system": self.unet_config["system"].name}
+        if self.unet_config["learnable"] is not None:
+            texts[LEARNABLE] = str(self.unet_config["learnable"])
         extras = {SAVED[key]: torch.tensor(list(text.encode()), dtype=torch.uint8) for key, text in texts.items()}
         return super().process_unet_state_dict_for_saving({**state_dict, **extras})
 
@@ -62,7 +64,7 @@ def detect(
     weights: Mapping[str, Tensor], prefix: str, metadata: Mapping[str, str] | None = None
 ) -> dict[str, Any] | None:
     """ComfyUI's `detect_unet_config`, with VINO in front of it."""
-    if prefix + MARK not in weights:
+    if not any(prefix + mark in weights for mark in MARKS):
         return _detect(weights, prefix, metadata=metadata)
     shapes = {
         # GGUF files flatten convolutions and keep the true shape beside them.
@@ -71,8 +73,13 @@ def detect(
         if name.startswith(prefix)
     }
     stored = {name: weights[prefix + name] for name in SAVED.values() if prefix + name in weights}
-    said = {**(metadata or {}), **saved_metadata(stored)}
-    return {"image_model": "vino", "system": system_of(said, "model"), "config": infer_mmdit_config(shapes, said)}
+    said = {"system": seems_for(shapes), **(metadata or {}), **saved_metadata(stored)}
+    return {
+        "image_model": "vino",
+        "system": system_of(said, "model"),
+        "config": infer_mmdit_config(shapes, said),
+        "learnable": int(said[LEARNABLE]) if LEARNABLE in said else None,
+    }
 
 
 _detect = comfy.model_detection.detect_unet_config

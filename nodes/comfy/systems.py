@@ -5,10 +5,15 @@ from __future__ import annotations
 from comfy.sd import CLIP
 
 from ...vino_core.errors import InputError
-from ...vino_core.systems import DEFAULT, get_system
+from ...vino_core.systems import DEFAULT, SYSTEMS, get_system
 from ...vino_core.systems.base import System
-from .conditioning import SYSTEM
+from .conditioning import LEARNABLE, SYSTEM
 from .families import family_of, transformer_of
+
+FOREIGN = (
+    "{}: it does not come from VINO Learnable Tokens. Encode the prompt with VINO Interleaved Encoder and VINO "
+    "Learnable Tokens; other text encoding nodes leave out the learnable tokens and the system's prompt."
+)
 
 
 def clip_system(clip: CLIP | None) -> System:
@@ -25,13 +30,22 @@ def clip_system(clip: CLIP | None) -> System:
 
 def conditioning_system(conditioning: list, name: str) -> System:
     """The system that the CONDITIONING of input `name` was encoded for. Raises InputError when it is foreign."""
-    systems = {values.get(SYSTEM) for _, values in conditioning}
-    if len(systems) != 1 or None in systems:
+    systems = {(values.get(SYSTEM), values.get(LEARNABLE)) for _, values in conditioning}
+    if len(systems) != 1 or (None, None) in systems:
+        raise InputError(FOREIGN.format(name))
+    ((system, learnable),) = systems
+    return get_system(system).for_tokens(learnable or None)
+
+
+def expect_task(system: System, task: str) -> None:
+    """Raise InputError, saying which systems know `task`, unless `system` does."""
+    if task not in system.presets:
+        others = [other.name for other in SYSTEMS.values() if task in other.presets]
+        known = f"It is a task of {' and '.join(others)}" if others else "No system knows it"
         raise InputError(
-            f"{name}: it does not come from VINO Learnable Tokens. Encode the prompt with VINO Interleaved Encoder and "
-            "VINO Learnable Tokens; other text encoding nodes leave out the learnable tokens."
+            f"task '{task}': {system.name} does not know it; its tasks are {', '.join(system.presets)}. {known}. "
+            "Choose another task, or connect the text encoder of that system to clip."
         )
-    return get_system(systems.pop())
 
 
 def expect_same(name: str, found: System, wanted: System, other: str) -> None:

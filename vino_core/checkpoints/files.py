@@ -24,10 +24,10 @@ from .writing import Plan, write_safetensors
 FORMAT_VERSION = "1"
 COMFY_PREFIX = "model.diffusion_model."
 """What ComfyUI's own saving nodes put before every name."""
-SAVED = {"config": "vino_config", "system": "vino_system"}
-"""Tensors that stand for entries of metadata, where ComfyUI's own nodes saved the file without ours."""
 LEARNABLE = "learnable_tokens"
 """Entry of a model's metadata: how many it was trained with. Only written where the system has variants."""
+SAVED = {"config": "vino_config", "system": "vino_system", LEARNABLE: "vino_learnable_tokens"}
+"""Tensors that stand for entries of metadata, where ComfyUI's own nodes saved the file without ours."""
 _OFFICIAL_BLOCKS = ("transformer.transformer_blocks.0.", "transformer_blocks.0.")
 _SCALES = (".weight_scale", ".scale_weight")
 _QUANT_EXTRAS = (*_SCALES, ".input_scale", ".scale_input", ".comfy_quant")
