@@ -53,10 +53,14 @@ class VINOModelLoader(io.ComfyNode):
             node_id="VINOModelLoader",
             display_name="VINO Model Loader",
             category="VINO/loaders",
-            description="Loads VINO's model file and checks it. Load Diffusion Model works as well.",
-            search_aliases=["load diffusion model", "unet loader", "checkpoint", "vino"],
+            description="Loads the model file of VINO or VOGUE and checks it. Load Diffusion Model works as well.",
+            search_aliases=["load diffusion model", "unet loader", "checkpoint", "vino", "vogue", "univideo"],
             inputs=[
-                file_input("model_name", "diffusion_models", "vino_*.safetensors, made by `vino convert`."),
+                file_input(
+                    "model_name",
+                    "diffusion_models",
+                    "vino_*.safetensors or vogue_*.safetensors, made by `vino convert`.",
+                ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(_WEIGHT_DTYPES),
@@ -80,7 +84,7 @@ class VINOModelLoader(io.ComfyNode):
 
 
 class VINOTextEncoderLoader(io.ComfyNode):
-    """Loads Qwen3-VL."""
+    """Loads a vision-language model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -88,11 +92,16 @@ class VINOTextEncoderLoader(io.ComfyNode):
             node_id="VINOTextEncoderLoader",
             display_name="VINO Text Encoder Loader",
             category="VINO/loaders",
-            description="Loads Qwen3-VL-4B-Instruct, or a Qwen3-VL of another size for a model that was trained with "
-            "it. Load CLIP with type 'stable_diffusion' works as well.",
-            search_aliases=["load clip", "clip loader", "qwen3 vl", "vino"],
+            description="Loads Qwen3-VL-4B-Instruct (VINO) or Qwen2.5-VL-7B-Instruct (VOGUE), or one in another size "
+            "for a model that was trained with it. Load CLIP works as well, with type 'stable_diffusion' for the "
+            "first and 'qwen_image' for the second.",
+            search_aliases=["load clip", "clip loader", "qwen3 vl", "qwen2.5 vl", "vino", "vogue"],
             inputs=[
-                file_input("text_encoder_name", "text_encoders", "Qwen3-VL-4B-Instruct as one safetensors file."),
+                file_input(
+                    "text_encoder_name",
+                    "text_encoders",
+                    "Qwen3-VL-4B-Instruct or Qwen2.5-VL-7B-Instruct as one safetensors file, fp8 too.",
+                ),
                 io.Combo.Input(
                     "device",
                     options=["default", "cpu"],
@@ -119,10 +128,14 @@ class VINOTokensLoader(io.ComfyNode):
             node_id="VINOTokensLoader",
             display_name="VINO Tokens Loader",
             category="VINO/loaders",
-            description="Loads the learnable tokens that belong to the model.",
+            description="Loads the learnable tokens that belong to the model. VOGUE 'hidden' has none.",
             search_aliases=["metaquery", "embedding", "query tokens", "vino"],
-            inputs=[file_input("tokens_name", "embeddings", "vino_tokens*.safetensors, made by `vino convert`.")],
-            outputs=[TokensType.Output(display_name="tokens", tooltip="For VINO Learnable Tokens.")],
+            inputs=[file_input("tokens_name", "embeddings", "*_tokens*.safetensors, made by `vino convert`.")],
+            outputs=[
+                TokensType.Output(
+                    display_name="tokens", tooltip="For VINO Learnable Tokens, and VINO Interleaved Encoder with VOGUE."
+                )
+            ],
         )
 
     @classmethod

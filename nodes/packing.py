@@ -61,7 +61,8 @@ def encode_frames(system: System, vae: io.Vae.Type, pixels: Tensor) -> Tensor:
     if tuple(latents.shape) != expected:
         raise InputError(
             f"vae: {frames} frames of {width}x{height} pixels became latents {list(latents.shape)} instead of "
-            f"{list(expected)}. Load the VAE of {system.name} (published VINO: hunyuan_video_vae_bf16.safetensors)."
+            f"{list(expected)}. Load the VAE of {system.name} (published VINO and VOGUE: "
+            "hunyuan_video_vae_bf16.safetensors)."
         )
     check_finite("vae", latents, "The VAE overflows in this precision: start ComfyUI with --bf16-vae or --fp32-vae.")
     return latents

@@ -51,18 +51,19 @@ INNER = {
         "VINOReferences",
         [(f"images.image_{n}", "IMAGE") for n in range(1, IMAGES + 1)]
         + [("videos.video_1", "VIDEO"), ("clip", "CLIP")],
-        {"size": ("COMFY_DYNAMICCOMBO_V3", "auto"), "length": ("INT", 81)},
+        {"size": ("COMFY_DYNAMICCOMBO_V3", "auto"), "length": ("INT", 81), "task": ("COMBO", "auto")},
         [("references", "VINO_REFERENCES"), ("width", "INT"), ("height", "INT"), ("length", "INT")],
         x=0,
     ),
     ENCODER: Inner(
         "VINOEncoder",
-        [("clip", "CLIP"), ("references", "VINO_REFERENCES")],
+        [("clip", "CLIP"), ("references", "VINO_REFERENCES"), ("tokens", "VINO_TOKENS")],
         {
             "prompt": ("STRING", ""),
             "negative": ("COMFY_DYNAMICCOMBO_V3", "auto"),
             "base_image": ("BOOLEAN", False),
             "image_scale": ("FLOAT", 1.0),
+            "tags": ("BOOLEAN", False),
         },
         [("context", "VINO_CONTEXT")],
         x=420,
@@ -90,7 +91,7 @@ WIRES = [
 ]
 OUTER_INPUTS: dict[str, list[tuple[int, str]]] = {
     "clip": [(REFERENCES, "clip"), (ENCODER, "clip"), (TOKENS, "clip")],
-    "tokens": [(TOKENS, "tokens")],
+    "tokens": [(ENCODER, "tokens"), (TOKENS, "tokens")],
     "vae": [(LATENTS, "vae")],
     **{f"image_{n}": [(REFERENCES, f"images.image_{n}")] for n in range(1, IMAGES + 1)},
     "video_1": [(REFERENCES, "videos.video_1")],
@@ -98,9 +99,11 @@ OUTER_INPUTS: dict[str, list[tuple[int, str]]] = {
     "length": [(REFERENCES, "length")],
     "base_image": [(ENCODER, "base_image")],
     "image_scale": [(ENCODER, "image_scale")],
+    "task": [(REFERENCES, "task")],
 }
 PROXIES = [
     (ENCODER, "prompt"),
+    (REFERENCES, "task"),
     (REFERENCES, "size"),
     (REFERENCES, "length"),
     (ENCODER, "negative"),
