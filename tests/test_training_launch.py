@@ -21,6 +21,28 @@ LAUNCHERS = {
 }
 
 
+THREADS = """
+import gc, pathlib, sys
+import vino_core.training.team
+import torch.distributed as dist
+from torch import nn, ones
+dist.init_process_group("gloo", init_method="file://" + sys.argv[1], rank=0, world_size=1)
+nn.parallel.DistributedDataParallel(nn.Linear(2, 2))(ones(1, 2)).sum().backward()
+dist.destroy_process_group()
+gc.collect()
+print([name for path in pathlib.Path("/proc/self/task").glob("*/comm") if "gloo" in (name := path.read_text())])
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed on Linux only")
+def test_nothing_keeps_the_threads_of_a_group_that_is_left(tmp_path: Path) -> None:
+    """One that frees a tensor while the interpreter shuts down aborts the process."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", THREADS, str(tmp_path / "meeting")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=environment)
+    assert done.stdout == "[]\n", done.stderr[-2000:]
+
+
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_two_processes_share_a_run(tmp_path: Path, launcher: str) -> None:
     files = write_tiny_files(tmp_path)

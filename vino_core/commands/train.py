@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 from pathlib import Path
 
 
@@ -21,6 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Go on from the last checkpoint under the config's `out`, or begin. The same command under `accelerate launch` or
     `torchrun` is one process of many."""
+    done = _train(arguments)
+    # Trainer and network refer to themselves. Collected now, they let go of the process group, which waits for its
+    # threads. One of them that frees a tensor while the interpreter shuts down would abort the process.
+    gc.collect()
+    return done
+
+
+def _train(arguments: argparse.Namespace) -> int:
     from ..training.config import load_config
     from ..training.loop import Trainer
     from ..training.parts import load_parts

@@ -9,6 +9,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# DDP imports this module, whose functions keep the group of that moment as a default: imported before there is a group,
+# they do not keep ours, with its threads, until the interpreter is gone.
+import torch.distributed.nn.functional  # noqa: F401
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
