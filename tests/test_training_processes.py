@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from training_runs import exact, one_thread  # noqa: F401
-from training_worker import SCENARIOS, UNEVEN, run_of
+from training_worker import SCENARIOS, UNEVEN, run_of, run_scenarios
 from training_worker import parts as worker_parts
 from training_worker import sources as worker_sources
 
@@ -26,15 +22,7 @@ LIMIT = 1e-4
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All scenarios of the worker, run."""
     folder = tmp_path_factory.mktemp("processes")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    worker = Path(__file__).with_name("training_worker.py")
-    command = [sys.executable, str(worker), str(folder), str(port), *SCENARIOS]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=400, env=environment)
-    (folder / "log.txt").write_text(done.stdout + done.stderr)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_scenarios(folder, list(SCENARIOS))
     return folder
 
 
@@ -94,6 +82,14 @@ def test_killed_while_saving_and_resumed_bit_for_bit(folder: Path) -> None:
     assert result(folder, "killed")["codes"] == [-9, -9]
     assert result(folder, "resumed")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
     assert exact(read_record(folder / "killed")) == exact(read_record(folder / "ddp"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed on Linux only")
+@pytest.mark.parametrize("scenario", ["ddp", "ddp_watched", "resumed"])
+def test_no_thread_outlives_its_run(folder: Path, scenario: str) -> None:
+    """One that does may abort the process while the interpreter shuts down."""
+    out = folder / scenario
+    assert [json.loads((out / f"threads_{rank}.json").read_text()) for rank in range(2)] == [[], []]
 
 
 def test_sharded_runs_resume_bit_for_bit(folder: Path) -> None:

@@ -7,9 +7,12 @@ Each scenario writes its result under FOLDER; the tests read it (test_training_p
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -118,6 +121,14 @@ def one_cannot_write(out: Path) -> None:
         (out / f"message_{os.environ['RANK']}.txt").write_text(str(error))
 
 
+DEEPSPEED: dict[str, Callable[[Path], None]] = {
+    "deepspeed": lambda out: train(out, "deepspeed"),
+    "deepspeed_resumed": lambda out: stopped_and_resumed(out, "deepspeed"),
+    "deepspeed_uneven": lambda out: train(out, "deepspeed", data=UNEVEN),
+    "deepspeed_watched": lambda out: train(out, "deepspeed", watch=WATCH),
+}
+"""Run where DeepSpeed is installed."""
+
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp": lambda out: train(out, "ddp"),
     "zero2": lambda out: train(out, "zero2"),
@@ -135,6 +146,12 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
 }
 
 
+def threads_of_the_group() -> list[str]:
+    """What is left of a process group, by the names of its threads."""
+    names = [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+    return [name for name in names if "gloo" in name]
+
+
 def start(scenario: str, out: Path, port: int) -> list[int]:
     """Fork the scenario's processes."""
     children = []
@@ -148,7 +165,9 @@ def start(scenario: str, out: Path, port: int) -> list[int]:
             )  # fmt: skip
             code = 1
             try:
-                SCENARIOS[scenario](out)
+                (SCENARIOS | DEEPSPEED)[scenario](out)
+                gc.collect()
+                (out / f"threads_{rank}.json").write_text(json.dumps(threads_of_the_group()))
                 code = 0
             except BaseException:
                 traceback.print_exc()
@@ -158,7 +177,23 @@ def start(scenario: str, out: Path, port: int) -> list[int]:
     return children
 
 
+def run_scenarios(folder: Path, names: list[str], timeout: float = 400) -> None:
+    """Run scenarios in a process of their own, which writes what they say to log.txt. Raises AssertionError when it
+    fails itself."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, __file__, str(folder), str(port), *names]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    (folder / "log.txt").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def main() -> None:
+    if any(name in DEEPSPEED for name in sys.argv[3:]):
+        os.environ.update(DS_ACCELERATOR="cpu", DS_IGNORE_CUDA_DETECTION="1")
+        import deepspeed  # noqa: F401  once for all scenarios
     frozen()  # once for all; safe before a fork because the caller allows one thread only
     folder, port = Path(sys.argv[1]), int(sys.argv[2])
     for number, scenario in enumerate(sys.argv[3:]):

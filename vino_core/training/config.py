@@ -115,10 +115,10 @@ class Data:
 @dataclass(frozen=True)
 class Parallel:
     """`mode` matters with several processes: "ddp" copies everything; "zero2" shards gradients, optimizer and EMA, and
-    the weights outside of a step; "fsdp2" shards the weights within a step too. `timeout`: seconds
-    that a process waits for the others before it gives up."""
+    the weights outside of a step; "fsdp2" shards the weights within a step too; "deepspeed" is DeepSpeed's ZeRO-2.
+    `timeout`: seconds that a process waits for the others before it gives up."""
 
-    mode: Literal["ddp", "zero2", "fsdp2"] = "ddp"
+    mode: Literal["ddp", "zero2", "fsdp2", "deepspeed"] = "ddp"
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     checkpointing: bool = True
     accumulation: int = 1

@@ -35,6 +35,7 @@ from .stages import choose_trainable, parts_of
 from .state import Checkpoints, TrainState, fingerprint
 from .team import Team, others_alive
 from .validation import validation_losses
+from .zero import ZeroOptimizer, spread_by_deepspeed
 
 Sources = Mapping[str, ExampleSource]
 Report = Callable[[int, int, Mapping[str, Any]], None]
@@ -77,7 +78,10 @@ class Trainer:
         torch.manual_seed(run.seed + team.rank)  # for what has no generator of its own: LoRA's dropout
         parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         ema = None if run.ema is None else EMA(parameters, run.ema, team)
-        self.state = TrainState(parameters, make_optimizer(parameters, run.optimizer), ema)
+        optimizer = make_optimizer(parameters, run.optimizer)
+        if team.deepspeed:
+            self.module, optimizer = spread_by_deepspeed(self.network, optimizer, run.optimizer, team)
+        self.state = TrainState(parameters, optimizer, ema)
         noted = [self.out / f"{what}_{team.rank:05d}.jsonl" for what in ("skipped", "adapted")]
         self.out.mkdir(parents=True, exist_ok=True)
         weights = {name: task.weight for name, task in run.data.tasks.items() if task.weight > 0}
@@ -196,12 +200,15 @@ class Trainer:
             sigmas = [draw_sigma(run.flow, draws.tensors(run.seed, "time", step, number)) for number in numbers]
             with team.accumulating(self.module, last=micro == passes - 1):
                 losses = self._losses(samples, sigmas, f"step {step}", numbers[0])
-                (losses.mean() / passes).backward()
+                team.backward(self.module, losses.mean() / passes)
             collected.append(losses.detach().double())
             ids += [sample.id for sample in samples]
         everyone = team.all_values(torch.cat(collected))
         self._stop_at_nan(everyone, torch.cat(collected), ids, task, step, "loss")
-        norms = clip_gradients(state.parameters, self.module_parts, run.optimizer.clip, team)
+        if isinstance(state.optimizer, ZeroOptimizer):  # clips while it steps
+            norms = {"all": state.optimizer.norm()}
+        else:
+            norms = clip_gradients(state.parameters, self.module_parts, run.optimizer.clip, team)
         norm = torch.tensor([norms["all"]], dtype=torch.float64, device=team.device)
         self._stop_at_nan(norm, norm, ids, task, step, "gradient norm")
         for group in state.optimizer.param_groups:

@@ -24,6 +24,7 @@ from ..checkpoints.writing import Plan, reported, write_safetensors
 from ..errors import InputError
 from .ema import EMA
 from .team import Team, local
+from .zero import ZeroOptimizer
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
@@ -33,10 +34,15 @@ class TrainState:
     """What changes while a run goes on."""
 
     parameters: Mapping[str, nn.Parameter]
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | ZeroOptimizer
     ema: EMA | None
     step: int = 0
     positions: dict[str, int] | None = None
+
+    @property
+    def owners(self) -> Mapping[str, Tensor]:
+        """The tensors that have a state in the optimizer, by name."""
+        return self.optimizer.owners if isinstance(self.optimizer, ZeroOptimizer) else self.parameters
 
 
 class Checkpoints:
@@ -79,13 +85,17 @@ class Checkpoints:
         with torch.no_grad():
             for name, parameter in state.parameters.items():
                 local(parameter.detach()).copy_(common[f"weight/{name}"])
-                kept = {moment: f"{moment}/{name}" for moment in _MOMENTS if f"{moment}/{name}" in common}
+            owned = tensors if self.team.deepspeed else common
+            for name, owner in state.owners.items():
+                kept = {moment: f"{moment}/{name}" for moment in _MOMENTS if f"{moment}/{name}" in owned}
                 if kept:
-                    state.optimizer.state[parameter] = {
-                        moment: _like(parameter, common[place]) for moment, place in kept.items()
+                    state.optimizer.state[owner] = {
+                        moment: _like(owner, owned[place]) for moment, place in kept.items()
                     }
-                if f"step/{name}" in common:
-                    state.optimizer.state[parameter]["step"] = common[f"step/{name}"]
+                if f"step/{name}" in owned:
+                    state.optimizer.state[owner]["step"] = owned[f"step/{name}"]
+            if self.team.deepspeed:
+                state.optimizer.refresh()
         if state.ema is not None:
             state.ema.load({name.removeprefix("ema/"): t for name, t in tensors.items() if name.startswith("ema/")})
         torch.set_rng_state(tensors["rng/cpu"])
@@ -112,7 +122,9 @@ class Checkpoints:
         if self.team.sharded or self.team.first:
             for name, parameter in state.parameters.items():
                 tensors[f"weight/{name}"] = local(parameter.detach())
-                moments = state.optimizer.state.get(parameter, {})
+        if self.team.sharded or self.team.deepspeed or self.team.first:
+            for name, owner in state.owners.items():
+                moments = state.optimizer.state.get(owner, {})
                 tensors.update({f"{key}/{name}": local(value) for key, value in moments.items()})
         if state.ema is not None:
             tensors.update({f"ema/{name}": value for name, value in state.ema.shadow.items()})

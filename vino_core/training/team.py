@@ -51,12 +51,13 @@ class Team:
         if launched in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
             raise InputError(
                 f"the launcher asks for {launched}, but the config decides how weights are spread. Launch without it, "
-                "and choose parallel.mode: ddp, zero2 or fsdp2."
+                "and choose parallel.mode: ddp, zero2, fsdp2 or deepspeed."
             )
         device = self.accelerator.device
         # Under several processes accelerate says cpu:0, which torch takes for another place than cpu.
         self.device = torch.device("cpu") if device.type == "cpu" else device
         self.sharded = self.size > 1 and parallel.mode in ("zero2", "fsdp2")
+        self.deepspeed = self.size > 1 and parallel.mode == "deepspeed"
 
     @property
     def first(self) -> bool:
@@ -70,8 +71,9 @@ class Team:
         return torch.autocast(self.device.type, getattr(torch, self.parallel.dtype))
 
     def spread(self, network: Network) -> nn.Module:
-        """The module to call: the network itself, its DDP wrapper, or the network with sharded parameters."""
-        if self.size == 1:
+        """The module to call: the network itself, its DDP wrapper, or the network with sharded parameters. DeepSpeed
+        wraps it later, together with its optimizer."""
+        if self.size == 1 or self.deepspeed:
             return network
         if not self.sharded:
             return self.accelerator.prepare_model(network)
@@ -90,8 +92,17 @@ class Team:
         """Gradients are exchanged in the last backward pass of a step only."""
         if self.sharded:
             module.set_requires_gradient_sync(last)
-        with nullcontext() if last or self.sharded else self.accelerator.no_sync(module):
+        if self.deepspeed:
+            module.set_gradient_accumulation_boundary(last)
+        with nullcontext() if last or self.sharded or self.deepspeed else self.accelerator.no_sync(module):
             yield
+
+    def backward(self, module: nn.Module, loss: Tensor) -> None:
+        """The gradients of `loss`, which `module` was called for."""
+        if self.deepspeed:
+            module.backward(loss)
+        else:
+            loss.backward()
 
     @contextmanager
     def gathered(self, module: nn.Module) -> Iterator[None]:

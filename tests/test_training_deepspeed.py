@@ -1,0 +1,79 @@
+"""DeepSpeed's ZeRO-2, an optional extra: two processes on the CPU, where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from training_runs import exact
+from training_worker import DEEPSPEED, run_scenarios
+
+from vino_core.errors import InputError
+from vino_core.training.config import Optimizer
+from vino_core.training.metrics import read_record
+from vino_core.training.zero import spread_by_deepspeed
+
+LIMIT = 1e-4
+installed = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What DDP does, which test_training_processes.py compares with one process, and DeepSpeed's scenarios."""
+    folder = tmp_path_factory.mktemp("deepspeed")
+    run_scenarios(folder, ["ddp", "ddp_uneven", *DEEPSPEED], timeout=900)
+    for name in DEEPSPEED:
+        assert json.loads((folder / f"{name}.json").read_text())["codes"] == [0, 0], (folder / "log.txt").read_text()
+    return folder
+
+
+@installed
+@pytest.mark.parametrize("data", ["", "_uneven"])
+def test_the_losses_are_those_of_ddp(folder: Path, data: str) -> None:
+    ours, theirs = read_record(folder / f"deepspeed{data}"), read_record(folder / f"ddp{data}")
+    assert len(ours) == len(theirs) == 10
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["task"] == other["task"]
+        assert one["loss"] == pytest.approx(other["loss"], abs=LIMIT)
+        assert one["norm"] == pytest.approx(other["norm"], abs=LIMIT)
+
+
+@installed
+def test_so_is_the_result(folder: Path) -> None:
+    from safetensors.torch import load_file
+
+    reference = load_file(folder / "ddp" / "export" / "model.safetensors")
+    for name, tensor in load_file(folder / "deepspeed" / "export" / "model.safetensors").items():
+        assert (tensor - reference[name]).abs().max() < LIMIT, name
+
+
+@installed
+@pytest.mark.parametrize("scenario", ["deepspeed_resumed", "deepspeed_watched"])
+def test_resume_previews_and_validation_leave_no_trace(folder: Path, scenario: str) -> None:
+    assert exact(read_record(folder / scenario)) == exact(read_record(folder / "deepspeed"))
+
+
+@installed
+def test_each_process_keeps_its_share_of_the_optimizer(folder: Path) -> None:
+    from safetensors import safe_open
+
+    sizes = []
+    for rank in range(2):
+        with safe_open(folder / f"deepspeed/checkpoints/step_00000010/rank_{rank:05d}.safetensors", "pt") as file:
+            moments = [file.get_slice(name).get_shape() for name in file.keys() if name.startswith("exp_avg/")]
+            weights = sum(name.startswith("weight/") for name in file.keys())
+        assert bool(weights) == (rank == 0) and all(len(shape) == 1 for shape in moments)
+        sizes.append(sum(shape[0] for shape in moments))
+    assert sizes[0] == sizes[1] > 0
+
+
+def test_without_it_the_message_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    team = SimpleNamespace(device=torch.device("cuda"))
+    with pytest.raises(InputError, match=r"parallel\.mode is deepspeed.*vino\[deepspeed\].*or choose zero2"):
+        spread_by_deepspeed(torch.nn.Linear(1, 1), None, Optimizer(1e-3), team)
