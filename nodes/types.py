@@ -45,7 +45,7 @@ class PreparedReferences:
         task: str | None = None,
     ) -> None:
         self._prepare = prepare
-        self._prepared: list[tuple[System, References, TargetSize]] = []
+        self._prepared: dict[tuple[str, int], tuple[References, TargetSize]] = {}
         self._task = task
         self.system = system
         self.size = self._of(system)[1]
@@ -78,12 +78,11 @@ class PreparedReferences:
         return system.arrange(task or self.task_for(system), len(references.images), len(references.videos))
 
     def _of(self, system: System) -> tuple[References, TargetSize]:
-        for known, references, size in self._prepared:
-            if known is system:
-                return references, size
-        references, size = self._prepare(system)
-        self._prepared.append((system, references, size))
-        return references, size
+        variant = system.name, system.learnable_tokens
+        prepared = self._prepared.get(variant)
+        if prepared is None:
+            prepared = self._prepared[variant] = self._prepare(system)
+        return prepared
 
 
 @dataclass(frozen=True, eq=False)

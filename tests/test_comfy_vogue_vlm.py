@@ -129,3 +129,21 @@ def test_text_needs_the_head(tmp_path: Path) -> None:
         assert torch.isfinite(engine.decode(x, positions)[0]).all()
         with pytest.raises(error(), match=r"without the layer that writes text.*lm_head\.weight"):
             engine.generate(x, positions)
+
+
+def test_a_scaled_fp8_file_stays_near(engine: Any, tmp_path: Path) -> None:
+    """As ComfyUI's users have Qwen2.5-VL: matrices of the decoder in fp8 with a scale each."""
+    tensors, metadata = vogue_text_encoder(VOGUE_GOLDENS)
+    small: dict[str, torch.Tensor] = {"scaled_fp8": torch.zeros(2, dtype=torch.float8_e4m3fn)}
+    for name, value in tensors.items():
+        small[name] = value
+        if name.startswith("model.layers.") and name.endswith("_proj.weight"):
+            scale = value.abs().max() / 448
+            small[name] = (value / scale).to(torch.float8_e4m3fn)
+            small[f"{name.removesuffix('.weight')}.scale_weight"] = scale.reshape(1)
+    save_file(small, tmp_path / "fp8.safetensors", metadata)
+    x = torch.randn(1, 9, engine.hidden_size, generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(9).expand(3, 9)
+    with pack("nodes.comfy.vlm").open_engine(load(tmp_path / "fp8.safetensors"), 16) as other:
+        difference = other.decode(x, positions)[0] - engine.decode(x, positions)[0]
+    assert 0 < difference.abs().mean() < 0.1
