@@ -70,7 +70,7 @@ def test_both_engines_have_the_same_ids(engine: TransformersEngine, native: Any,
 
 @pytest.mark.parametrize("task", ["t2i", "ti2i", "tiv2v", "select_image"])
 def test_both_engines_have_the_same_states(engine: TransformersEngine, native: Any, task: str) -> None:
-    request = request_of(ToySource(task).example(0), Settings())
+    request = request_of(ToySource(task).example(0), Settings(), VINO_TINY)
 
     def states(of: VLMEngine) -> torch.Tensor:
         visuals = encode_visuals(of, request.references, VINO_TINY.vision)
@@ -83,7 +83,7 @@ def test_both_engines_have_the_same_states(engine: TransformersEngine, native: A
 
 
 def test_the_native_engine_describes_a_picture_alike(engine: TransformersEngine, native: Any) -> None:
-    request = request_of(ToySource("ti2i").example(3), Settings())
+    request = request_of(ToySource("ti2i").example(3), Settings(), VINO_TINY)
     texts = [
         rewrite_prompt(of, VINO_TINY, request.prompt, encode_visuals(of, request.references, VINO_TINY.vision), GREEDY)
         for of in (engine, native)
@@ -124,7 +124,7 @@ def test_it_answers_in_words(engine: TransformersEngine) -> None:
     right = 0
     for number in range(10):
         toy = source.toy(number)
-        seen = encode_visuals(engine, request_of(toy.example, Settings()).references, VINO_TINY.vision)
+        seen = encode_visuals(engine, request_of(toy.example, Settings(), VINO_TINY).references, VINO_TINY.vision)
         answer = ask(engine, VINO_TINY, "How many shapes are there?", seen)
         right += answer == ("no", "one", "two")[len(toy.truth.target.sprites)]
     assert right >= 8

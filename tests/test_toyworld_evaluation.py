@@ -66,7 +66,7 @@ def test_a_batch_gives_what_single_requests_give(task: str, monkeypatch: pytest.
 
     monkeypatch.setattr(batches, "mixed_velocity", counted)
     source = ToySource(task, frames=5)
-    requests = [request_of(source.example(index), SETTINGS) for index in range(5)]
+    requests = [request_of(source.example(index), SETTINGS, VINO_TINY) for index in range(5)]
     assert len({request.prompt for request in requests}) > 3
     together = generate_batch(pipeline(), requests)
     branches = 2 if task == "t2i" else 3
@@ -80,12 +80,12 @@ def test_a_batch_gives_what_single_requests_give(task: str, monkeypatch: pytest.
 
 def test_requests_that_differ_too_much_are_refused() -> None:
     source = ToySource("t2i")
-    one, other = (request_of(source.example(index), SETTINGS) for index in range(2))
+    one, other = (request_of(source.example(index), SETTINGS, VINO_TINY) for index in range(2))
     with pytest.raises(InputError, match="steps: .*Ask for them apart"):
         generate_batch(pipeline(), [one, replace(other, steps=3)])
     with pytest.raises(InputError, match="at least 1"):
         generate_batch(pipeline(), [replace(one, steps=0)])
-    edit = request_of(ToySource("ti2i").example(0), SETTINGS)
+    edit = request_of(ToySource("ti2i").example(0), SETTINGS, VINO_TINY)
     with pytest.raises(InputError, match="pictures"):
         generate_batch(pipeline(), [one, edit])
 
@@ -95,7 +95,7 @@ def test_references_are_those_of_training(task: str) -> None:
     data = Data(tasks=config(Path("unused"), data={"tasks": tasks(task)}).data.tasks, area=4096, frames=9)
     for index in range(3):
         example = ToySource(task).example(index)
-        trained, asked = prepare(example, Dropped(), data, VINO_TINY), request_of(example, SETTINGS)
+        trained, asked = prepare(example, Dropped(), data, VINO_TINY), request_of(example, SETTINGS, VINO_TINY)
         assert trained.text == asked.prompt and len(trained.pixels) == len(example.images) + len(example.videos)
         for one, other in zip(trained.references.images, asked.references.images, strict=True):
             assert torch.equal(one.pixels, other.pixels)
@@ -105,9 +105,9 @@ def test_references_are_those_of_training(task: str) -> None:
 
 def test_seeds_belong_to_examples_and_settings() -> None:
     source = ToySource("t2i")
-    seeds = [request_of(source.example(index), SETTINGS).seed for index in (0, 1)]
-    assert seeds[0] != seeds[1] and seeds[0] == request_of(source.example(0), SETTINGS).seed
-    assert request_of(source.example(0), replace(SETTINGS, seed=1)).seed not in seeds
+    seeds = [request_of(source.example(index), SETTINGS, VINO_TINY).seed for index in (0, 1)]
+    assert seeds[0] != seeds[1] and seeds[0] == request_of(source.example(0), SETTINGS, VINO_TINY).seed
+    assert request_of(source.example(0), replace(SETTINGS, seed=1), VINO_TINY).seed not in seeds
 
 
 def test_the_truth_gets_a_perfect_report() -> None:

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
+import tiny_vlm
+import tiny_vogue_vlm
 import torch
-from tiny_vlm import HIDDEN, tiny_engine
 
 from vino_core.encoder.transformers_engine import TransformersEngine
 from vino_core.errors import InputError
@@ -30,7 +32,7 @@ FRESH = {
     "hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single": 1, "depth_refiner": 1, "text_dim": 24,
     "rope_axes": [4, 6, 6],
 }  # fmt: skip
-IMAGES = {"ti2i": 1, "ti2v": 2, "reconstruct_image": 1, "select_image": 3, "tiv2v": 1}
+IMAGES = {"i2v": 1, "ti2i": 1, "ti2i_baseimg": 2, "ti2v": 2, "reconstruct_image": 1, "select_image": 3, "tiv2v": 1}
 VIDEOS = {"tv2v": 1, "tiv2v": 1}
 
 
@@ -70,6 +72,7 @@ class Numbers:
             target=pixels(frames),
             images=tuple(pixels() for _ in range(IMAGES.get(self.name, 0))),
             videos=tuple(pixels(5) for _ in range(VIDEOS.get(self.name, 0))),
+            base_image=self.name == "ti2i_baseimg",
         )
 
 
@@ -103,33 +106,43 @@ def tasks(*names: str, **settings: Any) -> dict[str, Any]:
     return {name: {"weight": 1, "source": "toy", **settings} for name in names}
 
 
-@lru_cache(maxsize=1)
-def frozen() -> tuple[TransformersEngine, VAE]:
-    """Text encoder and VAE, which no run changes."""
+def frozen(system: str = "vino") -> tuple[TransformersEngine, VAE]:
+    """Text encoder of the system and VAE, which no run changes."""
+    return _frozen(tiny_vogue_vlm if system == "vogue" else tiny_vlm)
+
+
+@lru_cache(maxsize=2)
+def _frozen(vlm: ModuleType) -> tuple[TransformersEngine, VAE]:
     from diffusers import AutoencoderKLHunyuanVideo
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
-    return tiny_engine(), HunyuanVAE(vae)
+    return vlm.tiny_engine(), HunyuanVAE(vae)
 
 
 def parts(run: RunConfig) -> Parts:
     """Networks for `run`: the same for the same seed. Pictures are shown small to the VLM."""
-    system = get_system(run.system)
-    small = PixelLimits(32, 1024, 4096)
-    vision = replace(system.vision, image_first=small, image_second=small, video_first=small,
-                     video_second=PixelLimits(32, 1024, 65536))  # fmt: skip
+    engine, vae = frozen(run.system)
+    tokens = None
+    if run.stage != 0 and (run.tokens is None or run.tokens):
+        count = run.tokens or 4
+        tokens = fresh_tokens(count + get_system(run.system).for_tokens(count).marks, engine.hidden_size, run.seed)
+    system = get_system(run.system).for_tokens(tokens)
+    side = system.vision.patch * system.vision.merge
+    small = PixelLimits(side, 1024, 4096)
+    vision = replace(system.vision, image_first=small, video_first=small)
+    if vision.image_second is not None:
+        vision = replace(vision, image_second=small, video_second=PixelLimits(side, 1024, 65536))
     system = replace(system, vision=vision)
     fresh = build(Fresh, FRESH)
-    mmdit = fresh_mmdit(fresh_config(fresh, system, HIDDEN), system, run.seed)
+    mmdit = fresh_mmdit(fresh_config(fresh, system, engine.hidden_size), system, run.seed)
     with torch.no_grad():  # what starts at zero would hide most gradients
         for name, parameter in mmdit.named_parameters():
             if not parameter.any():
                 noise = torch.randn(parameter.shape, generator=draws.tensors(1, name))
                 parameter.copy_(0.05 * noise)
-    tokens = None if run.stage == 0 else fresh_tokens(run.tokens or 4, HIDDEN, run.seed)
-    return Parts(system, *frozen(), mmdit, tokens)
+    return Parts(system, engine, vae, mmdit, tokens)
 
 
 def sources(run: RunConfig, **options: Any) -> dict[str, Numbers]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("world", choices=("toy",), help="what to measure on: the procedural world of sprites")
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--tasks", nargs="+", metavar="TASK", help="default: every task that a request can ask for")
+    what.add_argument("--tasks", nargs="+", metavar="TASK", help="default: every task that the model's system has")
     what.add_argument("--count", type=int, default=100, help="examples of each task (default: 100)")
     what.add_argument("--split", choices=("heldout", "train"), default="heldout", help="default: heldout")
     what.add_argument("--captions", choices=("both", "long", "short"), default="both", help="of t2i and t2v")
@@ -47,12 +47,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ..toyworld.sheet import contact_sheet
     from ..training.example import GENERATION_TASKS
 
-    tasks = tuple(dict.fromkeys(arguments.tasks or GENERATION_TASKS))
-    wrong = [task for task in tasks if task not in GENERATION_TASKS]
-    if wrong:
-        raise InputError(f"--tasks {' '.join(wrong)}: unknown. Choose from {', '.join(GENERATION_TASKS)}.")
-    check_folder(arguments.out)
     system = choose_system(arguments)
+    known = [task for task in GENERATION_TASKS if task in system.training_tasks]
+    tasks = tuple(dict.fromkeys(arguments.tasks or known))
+    wrong = [task for task in tasks if task not in known]
+    if wrong:
+        raise InputError(f"--tasks {' '.join(wrong)}: unknown to {system.name}. Choose from {', '.join(known)}.")
+    check_folder(arguments.out)
     settings = Settings(
         steps=arguments.steps,
         text_scale=arguments.text_scale,

@@ -72,7 +72,7 @@ def choose_system(arguments: argparse.Namespace) -> System:
         arguments.model = folder / "model.safetensors"
     system = made_for(arguments.model) if arguments.system is None else get_system(arguments.system)
     for name in PARTS[1:]:
-        optional = name == "tokens" and system.with_tokens is not None
+        optional = name == "tokens" and system.learnable_tokens == 0
         path = folder / f"{name}.safetensors"
         if getattr(arguments, name) is None and whole and (path.exists() or not optional):
             setattr(arguments, name, path)

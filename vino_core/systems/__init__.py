@@ -9,8 +9,9 @@ from .base import System
 from .vino import VINO
 from .vino_tiny import VINO_TINY
 from .vogue import VOGUE
+from .vogue_tiny import VOGUE_TINY
 
-SYSTEMS: dict[str, System] = {system.name: system for system in (VINO, VINO_TINY, VOGUE)}
+SYSTEMS: dict[str, System] = {system.name: system for system in (VINO, VINO_TINY, VOGUE, VOGUE_TINY)}
 
 DEFAULT = VINO.name
 """The system of files that name none, such as those that others published."""

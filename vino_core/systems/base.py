@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..checkpoints.published import Published
 from ..config import ConnectorConfig, MMDiTConfig
+from ..errors import InputError
 from ..mmdit.packing import Grid, Layout
 
 if TYPE_CHECKING:
@@ -128,6 +129,12 @@ class Arrangement:
         """What is edited or continued rather than referred to."""
         return self.after if self.first_frame is None else (*self.after, self.first_frame)
 
+    def among(self, references: Sequence[int]) -> Arrangement:
+        """The same places for those that are among `references`, each by its number there."""
+        number = {reference: place for place, reference in enumerate(references)}
+        before, after = (tuple(number[i] for i in places if i in number) for places in (self.before, self.after))
+        return Arrangement(before, after, None if self.first_frame is None else number.get(self.first_frame))
+
 
 def all_before(task: str, images: int, videos: int) -> Arrangement:
     """Every reference before the target, whatever the task."""
@@ -157,6 +164,8 @@ class System:
     prepare: Callable[[Arrangement, Sequence[Tensor], Sequence[Clip], Wanted], References]
     """Sizes the references of a request, pictures uint8 [H, W, 3], for VLM and VAE."""
     presets: Mapping[str, Preset]
+    training_tasks: Mapping[str, tuple[str, str]]
+    """The presets that examples of a training task are: with one reference picture at most, and with several."""
     negative_image: str
     negative_video: str
     learnable_tokens: int
@@ -186,6 +195,18 @@ class System:
     def for_tokens(self, tokens: object | None) -> System:
         """This system as it is for a checkpoint with these learnable tokens, or without any (None)."""
         return self if tokens is None or self.with_tokens is None else self.with_tokens
+
+    @property
+    def marks(self) -> int:
+        """How many of the learnable tokens in memory only mark where the others begin and end."""
+        return 2 * self.prompt.marked_tokens
+
+    def trained_as(self, task: str, images: int) -> str:
+        """The preset that an example of a training task with so many reference pictures is. Raises InputError for a
+        task that this system does not have."""
+        if task not in self.training_tasks:
+            raise InputError(f"{self.name} has no task {task}. It trains on {', '.join(self.training_tasks)}.")
+        return self.training_tasks[task][images > 1]
 
     def connector(self, name: str) -> ConnectorConfig:
         """The released checkpoint's connector of that name. Raises KeyError when there is none."""

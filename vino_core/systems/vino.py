@@ -32,6 +32,7 @@ _IMAGE = Preset(width=640, height=640, frames=1, text_scale=5.0, image_scale=1.0
 _VIDEO = Preset(width=848, height=480, frames=85, text_scale=7.0, image_scale=1.0, shift=7.0, negative=NEGATIVE_VIDEO)
 _EDIT = replace(_IMAGE, width=None, height=None)
 _VIDEO_EDIT = replace(_VIDEO, width=None, height=None, frames=81, negative="")
+_TASKS = "t2i t2v i2v ti2v ti2i ti2i_baseimg tv2v tiv2v tiv2v_clone tiv2v_camclone".split()
 
 
 def default_task(images: int, videos: int, frames: int, base_image: bool) -> str:
@@ -89,6 +90,11 @@ VINO = System(
         "tiv2v_camclone": replace(_VIDEO_EDIT, negative=NEGATIVE_CAMERA_CLONE),
         "paper": replace(_VIDEO, image_scale=1.5, text_scale=5.0),
         "paper_text": _VIDEO,
+    },
+    training_tasks={
+        **{task: (task, task) for task in _TASKS},
+        # What the two proxy tasks of stages 1 and 2 show is placed as references are.
+        **{task: ("ti2i", "ti2i") for task in ("reconstruct_image", "select_image")},
     },
     negative_image=NEGATIVE_IMAGE,
     negative_video=NEGATIVE_VIDEO,

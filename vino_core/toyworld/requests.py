@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ..media.references import References, prepare_image, prepare_video
+from ..media.references import Clip
 from ..request import Request
+from ..systems.base import System
+from ..tasks import prepare_references
 from ..training.example import Example
 from .batches import generate_batch
 
@@ -30,13 +32,16 @@ class Settings:
     seed: int = 0
 
 
-def request_of(example: Example, settings: Settings) -> Request:
-    """The request whose result should be the example's target. Its seed depends on the example's name."""
+def request_of(example: Example, settings: Settings, system: System) -> Request:
+    """The request whose result should be the example's target. Its seed depends on the example's name.
+
+    Raises InputError for a task that the system does not have.
+    """
     frames, height, width, _ = example.target.shape
-    references = References(
-        images=tuple(prepare_image(image, height * width) for image in example.images),
-        videos=tuple(prepare_video(video, frames, example.fps, area=height * width) for video in example.videos),
-    )
+    task = system.trained_as(example.task, len(example.images))
+    clips = [Clip(video, example.fps) for video in example.videos]
+    size, area = (height, width), height * width
+    references = prepare_references(system, task, example.images, clips, frames, size, area)
     return Request(
         prompt=example.prompt,
         width=width,
@@ -50,6 +55,7 @@ def request_of(example: Example, settings: Settings) -> Request:
         steps=settings.steps,
         seed=zlib.crc32(f"{settings.seed} {example.id}".encode()),
         base_image=example.base_image,
+        task=task,
     )
 
 
@@ -57,6 +63,6 @@ def from_pipeline(pipeline: Pipeline, settings: Settings) -> Callable[[list[Exam
     """A generator of results uint8 [T, H, W, 3] for `evaluate`, all requests of a call in one batch."""
 
     def generate(examples: list[Example]) -> list[Tensor]:
-        return generate_batch(pipeline, [request_of(example, settings) for example in examples])
+        return generate_batch(pipeline, [request_of(example, settings, pipeline.system) for example in examples])
 
     return generate

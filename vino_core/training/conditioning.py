@@ -30,14 +30,15 @@ class Group:
     """Samples of one layout: `members` are their numbers in the local batch.
 
     Either `prompt` (states [B, n, width] and cache) or, in stage 0, the token `ids` [B, n]. `lengths`: each sample's
-    tokens before the padding, `padding` bool [B, n] is True behind them, or None when there is none. `references` and
-    `target` are scaled latents [B, 16, t, h, w].
+    tokens before the padding, `padding` bool [B, n] is True behind them, or None when there is none. `target` are the
+    scaled latents [B, 16, t, h, w] that are learned, `references` those before them and `conditions` those behind.
     """
 
     members: tuple[int, ...]
     lengths: tuple[int, ...]
     target: Tensor
     references: tuple[Tensor, ...] = ()
+    conditions: tuple[Tensor, ...] = ()
     prompt: EncodedPrompt | None = None
     ids: Tensor | None = None
     padding: Tensor | None = None
@@ -67,7 +68,8 @@ def encode_samples(
         items = tuple(visual.item for visual in visuals)
         shapes = tuple(tuple(pixels.shape) for pixels in sample.pixels)
         member = _Member(number, sample, build_prompt(system, engine, sample.text, items), visuals)
-        layouts.setdefault((items, shapes, tuple(sample.target.shape)), []).append(member)
+        layout = items, shapes, tuple(sample.target.shape), sample.arrangement, sample.given
+        layouts.setdefault(layout, []).append(member)
     groups = []
     for members in _batches(layouts, lambda member: len(member.plan.ids)):
         lengths = tuple(len(member.plan.ids) for member in members)
@@ -79,12 +81,14 @@ def encode_samples(
         states, cache = engine.decode(x, longest.positions, injection)
         padding = padding_of(lengths, states.device)
         chosen = [member.sample for member in members]
+        packed, places = _references(vae, chosen, device), chosen[0].arrangement
         groups.append(
             Group(
                 members=tuple(member.number for member in members),
                 lengths=lengths,
-                target=_targets(vae, chosen, device),
-                references=_references(vae, chosen, device),
+                target=_targets(vae, chosen, device)[:, :, chosen[0].given :],
+                references=tuple(packed[index] for index in places.leading),
+                conditions=tuple(packed[index] for index in places.after),
                 prompt=EncodedPrompt(longest, states, cache, padding),
                 padding=padding,
             )

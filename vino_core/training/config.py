@@ -100,7 +100,8 @@ class Task:
 class Data:
     """`area`: pixels of a frame; `frames`: longest clip; `batch`: examples per process and pass; `dropout`: chance per
     modality that a condition is left out; `max_tokens`: longest packed sequence, to fit which clips are
-    shortened and several reference pictures made smaller; `workers`: threads that read ahead."""
+    shortened and several reference pictures made smaller; `workers`: threads that read ahead; `vlm_frames`: most frames
+    of a clip that the VLM is shown, where it is not the system's own number."""
 
     tasks: dict[str, Task]
     area: int
@@ -110,6 +111,7 @@ class Data:
     dropout: float = 0.1
     max_tokens: int | None = None
     workers: int = 2
+    vlm_frames: int | None = None
 
 
 @dataclass(frozen=True)
@@ -339,5 +341,7 @@ def _check_data(data: Data) -> None:
     _require(data.unit >= 1, f"data.unit is {data.unit}; it must be 1 or more.")
     _require(data.area >= data.unit**2, f"data.area is {data.area} pixels; at least {data.unit**2} are needed.")
     _require(data.batch >= 1, f"data.batch is {data.batch}; at least 1 is needed.")
+    shown = data.vlm_frames
+    _require(shown is None or shown >= 1, f"data.vlm_frames is {shown}; it must be 1 or more, or null.")
     _require(data.workers >= 0, f"data.workers is {data.workers}; it must be 0 or more.")
     _require(0 <= data.dropout < 1, f"data.dropout is {data.dropout}; it must lie in 0..1 (0.1 is usual).")

@@ -9,7 +9,7 @@ from ..encoder.encode import BranchPrompt
 from ..sampling.guidance import Branch
 from ..systems.base import System
 from . import draws
-from .example import Example
+from .example import PROXIES, Example
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def draw_dropped(chance: float, seed: int, step: int, sample: int, images: int) 
 
 
 def visible(example: Example, dropped: Dropped, system: System) -> BranchPrompt:
-    """The prompt and the references (images first, then videos) that remain.
+    """The prompt behind its task's instruction, and the references (images first, then videos), that remain.
 
     Without its images a sample is what the third guidance branch sees: a base image among others stays.
     """
@@ -45,4 +45,11 @@ def visible(example: Example, dropped: Dropped, system: System) -> BranchPrompt:
         kept = everything[Branch.NEGATIVE_IMAGE].references
     if dropped.videos:
         kept = tuple(index for index in kept if index < images)
-    return BranchPrompt("" if dropped.text else example.prompt, kept)
+    return BranchPrompt("" if dropped.text else instruction(example, system) + example.prompt, kept)
+
+
+def instruction(example: Example, system: System) -> str:
+    """What stands before the prompt of an example of this task; nothing for a proxy task. Raises InputError for a task
+    that the system does not have."""
+    preset = system.presets[system.trained_as(example.task, len(example.images))]
+    return "" if example.task in PROXIES else preset.instruction

@@ -17,7 +17,7 @@ from ..encoder.encode import EncodedPrompt
 from ..encoder.prompt import PromptPlan, TokenPlan
 from ..errors import InputError
 from ..media.references import References
-from ..systems.base import System
+from ..systems.base import Arrangement, System
 from .conditioning import Group
 from .config import Data, RunConfig
 from .dropout import Dropped, draw_dropped, visible
@@ -45,6 +45,7 @@ class EncodedSample:
     states: Tensor
     target: Tensor
     references: tuple[Tensor, ...]
+    conditions: tuple[Tensor, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,13 +167,16 @@ def _latents(
     prompts: Mapping[Key, tuple[PromptPlan, Tensor]],
 ) -> Iterator[tuple[Key, EncodedSample]]:
     whole = prepare(example, Dropped(), data, system)
-    target = encode_pixels(whole.target).cpu()
+    target = encode_pixels(whole.target).cpu()[:, :, whole.given :]
     seen = visible(example, Dropped(), system).references
     packed = dict(zip(seen, (encode_pixels(pixels).cpu() for pixels in whole.pixels), strict=False))
     for dropped in variants(example, data.dropout):
         key = _key(example, dropped, system)
-        references = tuple(packed[index] for index in key[-1] if index in packed)
-        yield key, EncodedSample(*prompts[key], target, references)
+        before, after = (
+            tuple(packed[index] for index in places if index in key[-1])
+            for places in (whole.arrangement.leading, whole.arrangement.after)
+        )
+        yield key, EncodedSample(*prompts[key], target, before, after)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,13 +200,17 @@ class EncodedTrainer(Trainer):
         chance = self.run.data.dropout
         dropped = draw_dropped(chance, self.run.seed, step, number, len(example.images))
         key = _key(example, dropped, self.parts.system)
-        return Chosen(example.id, example.task, key[2], References((), ()), example.target, packed=False, key=key)
+        nothing = References(), example.target, False, Arrangement()
+        return Chosen(example.id, example.task, key[2], *nothing, key=key)
 
     def _encode(self, samples: Sequence[Prepared]) -> list[Group]:
         members: dict[tuple, list[tuple[int, EncodedSample]]] = {}
         for number, sample in enumerate(samples):
             found = self.encoded.samples[sample.key]
-            shapes = tuple(latents.shape for latents in (found.target, *found.references))
+            shapes = tuple(
+                tuple(latents.shape for latents in each)
+                for each in ((found.target,), found.references, found.conditions)
+            )
             members.setdefault((found.states.shape, shapes, found.plan.boundaries), []).append((number, found))
         return [self._group(*zip(*group, strict=True)) for group in members.values()]
 
@@ -211,11 +219,15 @@ class EncodedTrainer(Trainer):
         def join(tensors: Iterable[Tensor]) -> Tensor:
             return torch.cat(tuple(tensors)).to(self.team.device)
 
+        def join_each(lists: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+            return tuple(join(each) for each in zip(*lists, strict=True))
+
         return Group(
             members=numbers,
             lengths=tuple(sample.states.shape[1] for sample in samples),
             target=join(sample.target for sample in samples),
-            references=tuple(join(each) for each in zip(*(sample.references for sample in samples), strict=True)),
+            references=join_each(sample.references for sample in samples),
+            conditions=join_each(sample.conditions for sample in samples),
             # The states are those behind the tokens: nothing is appended or left out any more.
             prompt=EncodedPrompt(
                 replace(samples[0].plan, tokens=TokenPlan()), join(sample.states for sample in samples), ()

@@ -19,9 +19,10 @@ GENERATION_TASKS = (
     "tiv2v_clone",
     "tiv2v_camclone",
 )
-TASKS = (*GENERATION_TASKS, "reconstruct_image", "select_image")
-"""Every task of training: those of generation, and the two proxies of stages 1 and 2, which a request cannot ask for
-(VINO paper section 2.3)."""
+PROXIES = ("reconstruct_image", "select_image")
+"""Tasks of stages 1 and 2 that a request cannot ask for (VINO paper section 2.3)."""
+TASKS = (*GENERATION_TASKS, *PROXIES)
+"""Every task of training, as data names it. A system says which of them it has, and what it calls them."""
 
 
 @dataclass(frozen=True, eq=False)

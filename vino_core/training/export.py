@@ -11,6 +11,7 @@ from torch import Tensor
 from ..checkpoints.files import model_metadata, save_tokens
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.writing import Plan, write_safetensors
+from ..systems import get_system
 from .config import RunConfig
 from .ema import EMA
 from .lora import save_lora
@@ -71,7 +72,10 @@ def _write(
         written.append(folder / LORA)
     else:
         dtype = getattr(torch, run.parallel.dtype)
-        metadata = model_metadata(run.system, network.mmdit.config)
+        system = get_system(run.system)
+        count = 0 if tokens is None else len(tokens) - system.for_tokens(tokens).marks
+        # Only where a system has variants does the number say which one this is.
+        metadata = model_metadata(run.system, network.mmdit.config, None if system.with_tokens is None else count)
         if run.stage is not None:
             metadata["stage"] = str(run.stage)
         written.append(_save(folder / MODEL, weights, dtype, metadata))

@@ -44,15 +44,17 @@ class Fit:
         return area if self.keep_last and picture == pictures - 1 else int(area * self.share)
 
 
-def affordable_frames(frames: int, per_frame: int, images: int, videos: int, budget: int | None) -> int:
+def affordable_frames(
+    frames: int, per_frame: int, images: int, videos: int, budget: int | None, marks: int = 2, given: int = 0
+) -> int:
     """The longest clip, at most `frames` and 4n + 1, whose packed sequence has at most `budget` tokens.
 
     `per_frame`: tokens of a latent frame, of references too, whose own aspect may make it a few more or less. Reference
-    clips are as long as the target; each reference brings two boundary tokens. Raises InputError when not even one
-    frame fits.
+    clips are as long as the target; each reference brings `marks` boundary tokens. `given`: latent frames that target
+    and references have in common, and the sequence once. Raises InputError when not even one frame fits.
     """
     for count in range((frames - 1) // TEMPORAL_STRIDE + 1, 0, -1):
-        tokens = images * (per_frame + 2) + videos * (count * per_frame + 2) + count * per_frame
+        tokens = images * (per_frame + marks) + videos * (count * per_frame + marks) + (count - given) * per_frame
         if budget is None or tokens <= budget:
             return (count - 1) * TEMPORAL_STRIDE + 1
     raise InputError(
@@ -68,7 +70,8 @@ def fitted(
 
     `base`: the last picture is the one to edit. Where not even one frame fits, several pictures are made smaller; none
     is left out, because the instruction counts them. A single picture may be what is edited or gone on from, as the one
-    to edit is: those keep the target's scale. Raises InputError when the example cannot be used.
+    to edit is: those keep the target's scale, as all do in a system of one size. Raises InputError when the example
+    cannot be used.
     """
     limits = data.tasks[task]
     if limits.images is not None and len(images) > limits.images:
@@ -77,18 +80,21 @@ def fitted(
     check_frames(count)
     tall, wide = bucket(width, height, data.area, data.unit)
     per_frame = _tokens(tall, wide, system)
+    arrangement = system.arrange(system.trained_as(task, len(images)), len(images), videos)
+    marks, given = 2 * (system.boundary_connector is not None), int(arrangement.first_frame is not None)
     if task in WITHOUT_LATENTS:
-        images, videos = (), 0
+        images, videos, given = (), 0, 0
     frames = min(count, limits.frames or data.frames)
     try:
-        return Fit(affordable_frames(frames, per_frame, len(images), videos, data.max_tokens), tall, wide)
+        most = affordable_frames(frames, per_frame, len(images), videos, data.max_tokens, marks, given)
+        return Fit(most, tall, wide)
     except InputError:
         subjects = images[:-1] if base else images
-        if len(images) > 1:
+        if len(images) > 1 and not system.one_size:
             for share in SHARES:
                 smaller = [bucket(across, down, int(data.area * share), data.unit) for down, across in subjects]
                 tokens = sum(_tokens(*size, system) for size in smaller) + per_frame * (1 + videos + base)
-                if tokens + 2 * (len(images) + videos) <= data.max_tokens:
+                if tokens + marks * (len(images) + videos) <= data.max_tokens:
                     note = (
                         f"{len(subjects)} reference pictures at {share} of data.area: otherwise {len(images)} pictures "
                         f"and {videos} clips need more than data.max_tokens = {data.max_tokens} tokens"

@@ -36,9 +36,10 @@ class ForwardCost:
         return 2.0 * (self._text * text + self._visual * visual + self._pair * (text + visual) ** 2)
 
 
-def visual_tokens(model: MMDiT, references: Sequence[Tensor], target: Tensor) -> int:
-    """Length of the packed sequence."""
-    return model.layout([model.grid(reference) for reference in references], model.grid(target)).tokens
+def visual_tokens(model: MMDiT, references: Sequence[Tensor], target: Tensor, conditions: Sequence[Tensor] = ()) -> int:
+    """Length of the packed sequence, of references before the target and conditions behind it."""
+    before, after = ([model.grid(latents) for latents in each] for each in (references, conditions))
+    return model.layout(before, model.grid(target), after).tokens
 
 
 @torch.no_grad()

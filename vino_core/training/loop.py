@@ -178,7 +178,7 @@ class Trainer:
             losses = losses.index_put(
                 (torch.tensor(group.members, device=device),), velocity_loss(velocity, group.target, noise)
             )
-            visual = visual_tokens(self.parts.mmdit, group.references, group.target)
+            visual = visual_tokens(self.parts.mmdit, group.references, group.target, group.conditions)
             learnable = 0 if self.network.tokens is None else self.network.tokens.shape[0]
             self._shapes += [(length + learnable, visual) for length in group.lengths]
         return losses

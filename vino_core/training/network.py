@@ -80,7 +80,7 @@ class Network(nn.Module):
             velocities.append(
                 self.mmdit(
                     latents,
-                    level * self.system.timestep_scale,
+                    self.timestep(level),
                     self.conditioning(group),
                     guidance,
                     runner=self.runner,
@@ -97,7 +97,16 @@ class Network(nn.Module):
         padding = appended_padding(group.prompt, self.tokens)
         # Connectors are kept in float32 while they train, whatever the VLM's type; autocast decides how they compute.
         connected = connect(self.mmdit, self.system, states.to(group.target), group.boundaries)
-        return Conditioning(connected.text, connected.boundaries, group.references, padding=padding)
+        return Conditioning(
+            connected.text, connected.boundaries, group.references, padding=padding, conditions=group.conditions
+        )
+
+    def timestep(self, level: Tensor) -> Tensor:
+        """The MMDiT's timestep [B] at noise level `level` [B], in the precision that the system is used to."""
+        timestep = level * self.system.timestep_scale
+        if self.system.rounded_timestep and torch.is_autocast_enabled(level.device.type):
+            return timestep.to(torch.get_autocast_dtype(level.device.type)).float()
+        return timestep
 
     def _unused(self) -> Tensor:
         """Zero, and a part of the graph of parameters that a sample may not touch.

@@ -20,7 +20,7 @@ from ..systems.base import System
 from ..vae import VAE
 from . import draws
 from .config import Fresh, RunConfig
-from .stages import check_stage
+from .stages import check_stage, check_tasks
 
 _NOT_USED = "vector_in."
 """HunyuanVideo's pooled text, which VINO leaves out."""
@@ -42,6 +42,7 @@ class Parts:
 def load_parts(run: RunConfig, device: torch.device | str) -> Parts:
     """Raises InputError for unusable files, and for a model that the stage does not start from."""
     system = get_system(run.system)
+    check_tasks(run, system)
     dtype = getattr(torch, run.parallel.dtype)
     metadata = read_metadata(run.files.model) if run.files.model else {}
     check_stage(run, metadata)
@@ -60,9 +61,10 @@ def load_parts(run: RunConfig, device: torch.device | str) -> Parts:
         tokens = load_tokens(run.files.tokens).to(device)
     elif run.stage != 0:
         count = system.learnable_tokens if run.tokens is None else run.tokens
-        tokens = fresh_tokens(count, engine.hidden_size, run.seed).to(device) if count else None
+        if count:
+            tokens = fresh_tokens(count + system.for_tokens(count).marks, engine.hidden_size, run.seed).to(device)
     check_widths(mmdit.config, tokens, engine.hidden_size)
-    return Parts(system, engine, vae, mmdit, tokens)
+    return Parts(system.for_tokens(tokens), engine, vae, mmdit, tokens)
 
 
 def fresh_tokens(count: int, width: int, seed: int) -> Tensor:
@@ -73,11 +75,13 @@ def fresh_tokens(count: int, width: int, seed: int) -> Tensor:
 def fresh_config(fresh: Fresh, system: System, encoder_width: int) -> MMDiTConfig:
     """Dimensions of a model from scratch, with the system's connectors."""
     widths = {system.text_connector: fresh.text_dim, system.boundary_connector: fresh.hidden_size}
-    connectors = tuple(
-        replace(connector, in_features=encoder_width, out_features=widths[connector.name])
-        for connector in system.mmdit.connectors
-    )
-    return replace(system.mmdit, **fresh.__dict__, connectors=connectors)
+    connectors = []
+    for one in system.mmdit.connectors:
+        # An inner width of its own stays in proportion to what comes in.
+        inner = None if one.hidden_features is None else one.hidden_features * encoder_width // one.in_features
+        sizes = {"in_features": encoder_width, "out_features": widths[one.name], "hidden_features": inner}
+        connectors.append(replace(one, **sizes))
+    return replace(system.mmdit, **fresh.__dict__, connectors=tuple(connectors))
 
 
 def fresh_mmdit(config: MMDiTConfig, system: System, seed: int) -> MMDiT:
@@ -104,10 +108,19 @@ def fresh_weights(shapes: Mapping[str, tuple[int, ...]], seed: int) -> dict[str,
 def _from_base(
     path: str, system: System, encoder_width: int, seed: int, dtype: torch.dtype, device: torch.device | str
 ) -> MMDiT:
-    """HunyuanVideo T2V with fresh connectors. Raises InputError when a tensor is missing, unknown or misshapen."""
+    """HunyuanVideo T2V, or the result of a stage 0 of any system, with fresh connectors.
+
+    Raises InputError when a tensor is missing, unknown or misshapen, and for the result of a later stage.
+    """
     checkpoint = Checkpoint([path], strip=("model.diffusion_model.", "module."))
-    shapes = {name: shape for name, shape in checkpoint.shapes.items() if not name.startswith(_NOT_USED)}
-    found = infer_mmdit_config(shapes)
+    stage = checkpoint.metadata.get("stage", "0")
+    if stage != "0":
+        raise InputError(f"{path}: the result of stage {stage}, not a text-to-video base. Give it as files.model.")
+    # A stage 0 leaves its system's connectors as they began.
+    own = MMDiTConfig.from_json(checkpoint.metadata["config"]).connectors if "config" in checkpoint.metadata else ()
+    unused = (_NOT_USED, *(f"{connector.name}." for connector in own))
+    shapes = {name: shape for name, shape in checkpoint.shapes.items() if not name.startswith(unused)}
+    found = infer_mmdit_config(shapes, checkpoint.metadata)
     dims = Fresh(**{name: getattr(found, name) for name in Fresh.__dataclass_fields__})
     model = MMDiT(fresh_config(dims, system, encoder_width), system.layout, device="meta", dtype=dtype)
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..media.references import ImageReference, References, VideoReference, prepare_image, prepare_video, scale_frames
+from ..media.references import (
+    Clip,
+    ImageReference,
+    References,
+    VideoReference,
+    Wanted,
+    prepare_image,
+    prepare_video,
+    scale_frames,
+)
 from ..media.sizing import vlm_frame_indices
-from ..systems.base import System
+from ..systems.base import Arrangement, System
 from .config import Data
 from .dropout import Dropped, visible
 from .example import Example, PreparedLatents
-from .fitting import WITHOUT_LATENTS, bucket, fitted
+from .fitting import WITHOUT_LATENTS, Fit, bucket, fitted
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """One sample before the networks. `target` uint8 [T, H, W, 3]; `packed`: references also go to the MMDiT.
+    """One sample before the networks. `target` uint8 [T, H, W, 3]; `packed`: references also go to the MMDiT, in the
+    places of `arrangement`, which counts those that are left. The first `given` latent frames of the target are known
+    from a reference and not learned.
 
     With `latents` the VAE is not asked: they are those of the target and of each packed reference, and the target and
-    the frames of reference clips have shapes but no data (device "meta"). `adapted` says what was made smaller than
-    usual and why, empty for nothing.
+    the frames of reference clips have shapes but may have no data (device "meta"). `adapted` says what was made smaller
+    than usual and why, empty for nothing.
     """
 
     id: str
@@ -32,12 +44,14 @@ class Prepared:
     references: References
     target: Tensor
     packed: bool
+    arrangement: Arrangement
+    given: int = 0
     latents: PreparedLatents | None = None
     adapted: str = ""
 
     @property
     def pixels(self) -> list[Tensor]:
-        """What the VAE encodes for the packed sequence, uint8 [T, H, W, 3] each, in prompt order."""
+        """What the VAE encodes for the packed sequence, [T, H, W, 3] in 0..255 each, in prompt order."""
         if not self.packed:
             return []
         return self.references.packed
@@ -49,13 +63,19 @@ def cover(frames: Tensor, area: int, unit: int) -> Tensor:
     No size is left out for being rare: each aspect has its bucket, and buckets differ in shape only, not in area.
     """
     _, height, width, _ = frames.shape
-    tall, wide = bucket(width, height, area, unit)
+    return covering(frames, bucket(width, height, area, unit))
+
+
+def covering(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    """Frames uint8 [T, H, W, 3] scaled and cropped around the centre to `size` (height, width)."""
+    _, height, width, _ = frames.shape
+    tall, wide = size
     if (tall, wide) == (height, width):
         return frames.contiguous()
     scale = max(tall / height, wide / width)
-    size = max(tall, round(height * scale)), max(wide, round(width * scale))
-    scaled = scale_frames(frames, size).round().clamp(0, 255).to(torch.uint8)
-    top, left = (size[0] - tall) // 2, (size[1] - wide) // 2
+    scaled_size = max(tall, round(height * scale)), max(wide, round(width * scale))
+    scaled = scale_frames(frames, scaled_size).round().clamp(0, 255).to(torch.uint8)
+    top, left = (scaled_size[0] - tall) // 2, (scaled_size[1] - wide) // 2
     return scaled[:, top : top + tall, left : left + wide].contiguous()
 
 
@@ -68,28 +88,14 @@ def prepare(example: Example, dropped: Dropped, data: Data, system: System) -> P
 
 
 def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> Prepared:
-    _, height, width, _ = example.target.shape
+    count, clips, latents = len(example.images), len(example.videos), example.latents
     sizes = [tuple(image.shape[:2]) for image in example.images]
-    fit = fitted(
-        tuple(example.target.shape[:3]), sizes, len(example.videos), example.base_image, example.task, data, system
-    )
+    fit = fitted(tuple(example.target.shape[:3]), sizes, clips, example.base_image, example.task, data, system)
     packed = example.task not in WITHOUT_LATENTS
+    arrangement = system.arrange(system.trained_as(example.task, count), count, clips)
     prompt = visible(example, dropped, system)
-    count, latents = len(example.images), example.latents
-    images = [
-        _image(example.images[index], (height, width), fit.area(index, count, data.area), data.unit)
-        for index in prompt.references
-        if index < count
-    ]
-    videos = []
-    for index in prompt.references:
-        if index >= count:
-            clip = example.videos[index - count]
-            if latents is None:
-                videos.append(_video(clip, example.fps, (height, width), fit.frames, data, system))
-            else:
-                seen = clip[vlm_frame_indices(len(clip), system.vision.frames)]
-                videos.append(VideoReference(_unread(latents.references[index], system), seen, example.fps))
+    sized = _of_one_size if system.one_size else _each_by_itself
+    references = sized(example, prompt.references, arrangement, fit, data, system)
     if latents is None:
         target, chosen = cover(example.target[: fit.frames], data.area, data.unit), None
     else:
@@ -103,8 +109,18 @@ def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> 
         chosen = PreparedLatents(
             latents.target, tuple(latents.references[i] for i in prompt.references) if packed else ()
         )
-    references = References(tuple(images), tuple(videos))
-    return Prepared(example.id, example.task, prompt.text, references, target, packed, chosen, fit.note)
+    return Prepared(
+        id=example.id,
+        task=example.task,
+        text=prompt.text,
+        references=references,
+        target=target,
+        packed=packed,
+        arrangement=arrangement.among(prompt.references) if packed else Arrangement(),
+        given=int(packed and arrangement.first_frame is not None),
+        latents=chosen,
+        adapted=fit.note,
+    )
 
 
 def _unread(latents: Tensor, system: System) -> Tensor:
@@ -113,6 +129,57 @@ def _unread(latents: Tensor, system: System) -> Tensor:
     per_frame, tall, wide = system.vae_stride
     shape = (time - 1) * per_frame + 1, rows * tall, columns * wide, 3
     return torch.empty(shape, dtype=torch.uint8, device="meta")
+
+
+def _of_one_size(
+    example: Example, seen: Sequence[int], arrangement: Arrangement, fit: Fit, data: Data, system: System
+) -> References:
+    """The references that are `seen` at the target's size, as the system prepares them.
+
+    What is edited or gone on from is cut like the target first, so that the two stay aligned.
+    """
+    size, count = (fit.height, fit.width), len(example.images)
+    images, clips = [], []
+    for index in seen:
+        if index >= count:
+            clip = example.videos[index - count][: fit.frames]
+            if len(clip) < fit.frames:
+                raise InputError(f"its reference clip has {len(clip)} frames, the target {fit.frames}.")
+            clips.append(Clip(covering(clip, size), example.fps))
+        elif index in arrangement.conditions:
+            images.append(covering(example.images[index][None], size)[0])
+        else:
+            images.append(example.images[index])
+    wanted = Wanted(fit.frames, size, fit.height * fit.width, data.unit, vlm_frames(data, system))
+    return system.prepare(arrangement.among(seen), images, clips, wanted)
+
+
+def _each_by_itself(
+    example: Example, seen: Sequence[int], arrangement: Arrangement, fit: Fit, data: Data, system: System
+) -> References:
+    """The references that are `seen`, each at a size of its own."""
+    _, height, width, _ = example.target.shape
+    count, latents = len(example.images), example.latents
+    images = [
+        _image(example.images[index], (height, width), fit.area(index, count, data.area), data.unit)
+        for index in seen
+        if index < count
+    ]
+    videos = []
+    for index in seen:
+        if index >= count:
+            clip = example.videos[index - count]
+            if latents is None:
+                videos.append(_video(clip, example.fps, (height, width), fit.frames, data, system))
+            else:
+                shown = clip[vlm_frame_indices(len(clip), vlm_frames(data, system))]
+                videos.append(VideoReference(_unread(latents.references[index], system), shown, example.fps))
+    return References(tuple(images), tuple(videos))
+
+
+def vlm_frames(data: Data, system: System) -> int:
+    """Frames of a clip that the VLM sees: the system's own number unless the config gives one."""
+    return data.vlm_frames or system.vision.frames
 
 
 def _image(pixels: Tensor, target: tuple[int, int], area: int, unit: int) -> ImageReference:
@@ -125,7 +192,8 @@ def _image(pixels: Tensor, target: tuple[int, int], area: int, unit: int) -> Ima
 def _video(
     clip: Tensor, fps: float, target: tuple[int, int], frames: int, data: Data, system: System
 ) -> VideoReference:
-    prepared = prepare_video(clip, frames, fps, area=data.area, unit=data.unit, vlm_frames=system.vision.frames)
+    shown = vlm_frames(data, system)
+    prepared = prepare_video(clip, frames, fps, area=data.area, unit=data.unit, vlm_frames=shown)
     if tuple(clip.shape[1:3]) == target:
         return VideoReference(cover(clip[: len(prepared.frames)], data.area, data.unit), prepared.vlm_frames, fps)
     return prepared

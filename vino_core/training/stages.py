@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from ..errors import InputError
+from ..systems import get_system
+from ..systems.base import System
 from .config import RunConfig
 from .network import Network
 
@@ -49,6 +51,16 @@ def choose_trainable(network: Network, train: Iterable[str]) -> dict[str, nn.Par
     return chosen
 
 
+def check_tasks(run: RunConfig, system: System) -> None:
+    """Raise InputError for a task in the mixture that the system does not have."""
+    lacking = [name for name in run.data.tasks if name not in system.training_tasks]
+    if lacking:
+        raise InputError(
+            f"data.tasks: {system.name} has no task {', '.join(lacking)}. It trains on "
+            f"{', '.join(system.training_tasks)}."
+        )
+
+
 def check_stage(run: RunConfig, metadata: Mapping[str, str]) -> None:
     """Raise InputError when a stage trains other parts than its own, or starts from the wrong stage's result.
 
@@ -57,7 +69,8 @@ def check_stage(run: RunConfig, metadata: Mapping[str, str]) -> None:
     if run.stage is None or run.any_order:
         return
     expected = EXPECTED[run.stage]
-    if run.tokens == 0:
+    fresh = get_system(run.system).learnable_tokens if run.tokens is None else run.tokens
+    if not (run.files.tokens or fresh):
         expected = expected - {"tokens"}
     if set(run.train) != expected:
         raise InputError(

@@ -96,7 +96,7 @@ def open_row(source: StoredSource, index: int, row: Row, full: bool = False) -> 
     sizes = [open_media(source, index, name, full) for name in row.media]
     if is_clip(row.target):
         frames, *size = sizes[0]
-        sizes[0] = usable_frames(min(frames, source.frames or frames), row.target), *size
+        sizes[0] = usable_frames(min(frames, source.frames or frames), row.target, source.frames), *size
     return sizes
 
 

@@ -212,11 +212,11 @@ class PieceEncoder:
 
 
 def _batches(clips: Sequence[tuple[str, Tensor]]) -> Iterator[tuple[list[str], Tensor]]:
-    """Clips of one shape together, as many as fit into a batch, in an order that the clips alone decide."""
-    shapes: dict[tuple[int, ...], list[tuple[str, Tensor]]] = {}
+    """Clips of one shape and type together, as many as fit into a batch, in an order that the clips alone decide."""
+    shapes: dict[tuple[tuple[int, ...], torch.dtype], list[tuple[str, Tensor]]] = {}
     for name, clip in clips:
-        shapes.setdefault(tuple(clip.shape), []).append((name, clip))
-    for (time, height, width, _), members in shapes.items():
+        shapes.setdefault((tuple(clip.shape), clip.dtype), []).append((name, clip))
+    for ((time, height, width, _), _), members in shapes.items():
         size = max(1, _BATCH_PIXELS // (time * height * width))
         for first in range(0, len(members), size):
             names, pixels = zip(*members[first : first + size], strict=True)

@@ -123,7 +123,7 @@ class StoredSource(ABC):
         if not is_clip(row.target):
             return read_image(media)[None], None
         frames, fps = read_clip(media, self.frames)
-        return frames[: usable_frames(len(frames), row.target)], fps
+        return frames[: usable_frames(len(frames), row.target, self.frames)], fps
 
     def _finish(self, index: int, row: Row, target: Tensor, fps: float | None) -> Example:
         videos = []
@@ -143,10 +143,10 @@ class StoredSource(ABC):
         )
 
 
-def usable_frames(count: int, name: str) -> int:
-    """The most frames, 4n + 1, of a target clip of `count`. Raises InputError for one that is hardly more than a
-    picture."""
-    if count <= TEMPORAL_STRIDE:
+def usable_frames(count: int, name: str, limit: int | None = None) -> int:
+    """The most frames, 4n + 1, of a target clip of `count`, of which at most `limit` were read. Raises InputError for
+    one that is hardly more than a picture, unless no more was asked for."""
+    if count <= TEMPORAL_STRIDE and (limit is None or limit > TEMPORAL_STRIDE):
         raise InputError(f"{name}: {count} frames; a clip to learn from has at least {TEMPORAL_STRIDE + 1}.")
     return (count - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
 
