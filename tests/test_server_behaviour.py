@@ -134,7 +134,11 @@ MISTAKES = [
     ("vino_text_to_image", change("VINOReferences", size="last image"), ["last image", "no image is connected"]),
     ("vino_text_to_image", change("VINOEmptyLatent", height=50), ["50", "48"]),
     ("vino_text_to_image", change("VINOSampler", image_scale=2.0), ["image_scale"]),
-    ("vino_text_to_image", change("VINOModelLoader", model_name="a_vae.safetensors"), ["a_vae", "not a VINO model"]),
+    (
+        "vino_text_to_image",
+        change("VINOModelLoader", model_name="a_vae.safetensors"),
+        ["a_vae", "not a model that loads here"],
+    ),
     ("vino_text_to_image", change("VINOModelLoader", model_name="cut.safetensors"), ["cut.safetensors"]),
     (
         "vino_text_to_image",
