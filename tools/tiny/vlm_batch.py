@@ -13,7 +13,7 @@ from torch import Tensor
 from vino_core.encoder.engine import END_OF_TEXT, IM_END, IMAGE_PAD, VIDEO_PAD, VISION_START
 from vino_core.encoder.prompt import VisualItem, build_prompt
 from vino_core.encoder.tokenizer import plain_tokenizer, special_id, tokenizer_from_json
-from vino_core.systems.vino_tiny import VINO_TINY
+from vino_core.systems.base import System
 
 from .vlm_data import Lesson
 
@@ -51,11 +51,11 @@ class Batch(NamedTuple):
     pictures: Tensor | None
 
 
-def make_row(words: Words, lesson: Lesson) -> Row:
+def make_row(words: Words, lesson: Lesson, system: System) -> Row:
     """The prompt exactly as `build_prompt` lays it out, the answer and the end of the turn behind it."""
     items = [VisualItem("image", (1, _GRID, _GRID)) for _ in lesson.images]
     items += [VisualItem("video", (4, _GRID, _GRID)) for _ in lesson.clips]
-    plan = build_prompt(VINO_TINY, words, lesson.text, items, lesson.understanding)
+    plan = build_prompt(system, words, lesson.text, items, lesson.understanding)
     answer = [*words.tokenize(lesson.answer), words.token_id(IM_END)]
     ids = torch.tensor([*plan.ids, *answer])
     behind = plan.positions[:, -1:] + 1 + torch.arange(len(answer))

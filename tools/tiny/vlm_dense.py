@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vino_core.systems.base import VisionLimits
 from vino_core.toyworld.backgrounds import BACKGROUNDS
 from vino_core.toyworld.world import COLOURS, SHAPES, TEXTURES, Scene, appearance, times
 
@@ -105,9 +106,9 @@ def _labels(scene: Scene, time: float) -> tuple[np.ndarray, np.ndarray]:
     return classes, place
 
 
-def dense_loss(visual: Any, head: DenseHead, random: Random, pool: Pool) -> Tensor:
+def dense_loss(visual: Any, head: DenseHead, random: Random, pool: Pool, limits: VisionLimits) -> Tensor:
     """The loss of a step's scenes."""
     pictures, labels = draw_scenes(random, pool)
     with torch.autocast("cpu", torch.bfloat16):
-        x, _ = see_patches(visual, pictures)
+        x, _ = see_patches(visual, pictures, limits)
     return head.loss(x.float(), labels)

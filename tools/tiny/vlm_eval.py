@@ -17,8 +17,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from vino_core.checkpoints.files import read_metadata
 from vino_core.encoder.engine import IMAGE_PAD, VIDEO_PAD
 from vino_core.encoder.transformers_engine import TransformersEngine, load_engine
+from vino_core.systems import system_of
+from vino_core.systems.base import System
+from vino_core.systems.vino_tiny import VINO_TINY
 from vino_core.toyworld.statistics import Estimate, rate
 
 from .vlm_batch import Words, collate, make_row
@@ -68,15 +72,17 @@ def _questions(random: Random, pool: Pool, items: str, kind: str, count: int) ->
 
 
 @torch.no_grad()
-def exact(engine: TransformersEngine, lessons: list[Lesson]) -> list[tuple[bool, Tensor, Tensor]]:
+def exact(
+    engine: TransformersEngine, lessons: list[Lesson], system: System = VINO_TINY
+) -> list[tuple[bool, Tensor, Tensor]]:
     """Whether each answer is exact, the tokens of the right answer, and those that were most likely in their places."""
     words = Words(Tokenizer.from_str(engine.tokenizer.backend_tokenizer.to_str()))
     pads = (words.token_id(IMAGE_PAD), words.token_id(VIDEO_PAD))
     outcomes = []
     for start in range(0, len(lessons), 50):
-        rows = [make_row(words, lesson) for lesson in lessons[start : start + 50]]
+        rows = [make_row(words, lesson, system) for lesson in lessons[start : start + 50]]
         batch = collate(words, rows)
-        found = states(engine.model, batch.ids, batch.positions, batch.pictures, pads)
+        found = states(engine.model, batch.ids, batch.positions, batch.pictures, pads, system.vision)
         for row, state in zip(rows, found, strict=True):
             likely = engine.model.lm_head(state[row.answer - 1 : len(row.ids) - 1]).argmax(-1)
             wanted = row.ids[row.answer :]
@@ -85,14 +91,14 @@ def exact(engine: TransformersEngine, lessons: list[Lesson]) -> list[tuple[bool,
 
 
 def accuracies(
-    engine: TransformersEngine, count: int, seed: int = 0, only: Collection[str] = ()
+    engine: TransformersEngine, count: int, seed: int = 0, only: Collection[str] = (), system: System = VINO_TINY
 ) -> dict[str, Estimate]:
     """Share of exact answers on held-out scenes by kind of question, of all kinds or of those in `only`."""
     kinds: dict[str, list[Lesson]] = {}
     for kind, lesson in heldout_lessons(count, seed):
         if not only or kind in only:
             kinds.setdefault(kind, []).append(lesson)
-    return {kind: rate([one[0] for one in exact(engine, lessons)]) for kind, lessons in kinds.items()}
+    return {kind: rate([one[0] for one in exact(engine, lessons, system)]) for kind, lessons in kinds.items()}
 
 
 def main() -> None:
@@ -102,7 +108,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     engine = load_engine(arguments.file, torch.float32)
-    for kind, estimate in accuracies(engine, arguments.count, arguments.seed).items():
+    system = system_of(read_metadata(arguments.file), arguments.file)
+    for kind, estimate in accuracies(engine, arguments.count, arguments.seed, system=system).items():
         print(f"{kind:24} {100 * estimate.value:5.1f}%  ({estimate.count})")
 
 

@@ -39,10 +39,10 @@ _SAMPLED = 400
 """Examples of each task whose prompts are read for words."""
 
 
-def _words() -> list[str]:
-    """Words of the toy world, small, the most frequent first."""
+def _words(more: str) -> list[str]:
+    """Words of the toy world and of the text `more`, small, the most frequent first."""
     counts: dict[str, int] = {}
-    texts = [_TEMPLATE, _QUESTIONS, *GROUNDS.values()]
+    texts = [_TEMPLATE, more, _QUESTIONS, *GROUNDS.values()]
     texts += [" ".join(names) for names in (SHAPES, COLOURS, SIZES, PLACES, TEXTURES, MOTIONS, CAMERAS, STYLES)]
     for task in KINDS:
         source = ToySource(task)
@@ -53,9 +53,9 @@ def _words() -> list[str]:
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def _pieces() -> Iterator[tuple[str, int]]:
+def _pieces(more: str) -> Iterator[tuple[str, int]]:
     """Pieces of text that must become one token each, and how often they are counted."""
-    for word in _words():
+    for word in _words(more):
         yield f" {word}", 50
         yield word.capitalize(), 20
         yield word, 10
@@ -72,9 +72,9 @@ def _pieces() -> Iterator[tuple[str, int]]:
         yield mark, 50
 
 
-@lru_cache(maxsize=1)
-def build_tokenizer() -> Any:
-    """The `tokenizers.Tokenizer`. The same on every call and machine."""
+@lru_cache(maxsize=2)
+def build_tokenizer(more: str = "") -> Any:
+    """The `tokenizers.Tokenizer` for the toy world and the words of `more`. The same on every call and machine."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -90,6 +90,6 @@ def build_tokenizer() -> Any:
         vocab_size=1 << 16, min_frequency=1, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     # The trainer counts pieces itself; merging goes on until every piece is whole.
-    tokenizer.train_from_iterator((piece for piece, count in _pieces() for _ in range(count)), trainer)
+    tokenizer.train_from_iterator((piece for piece, count in _pieces(more) for _ in range(count)), trainer)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
     return tokenizer

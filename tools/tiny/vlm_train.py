@@ -1,6 +1,7 @@
-"""Train the miniature's vision-language model on the toy world, in pieces of minutes.
+"""Train a miniature's vision-language model on the toy world, in pieces of minutes.
 
     python -m tools.tiny.vlm_train --chunks 425 --minutes 30
+    python -m tools.tiny.vlm_train --system vogue-tiny --out .cache/tiny-vogue-vlm --chunks 425 --minutes 30
 
 A chunk is 512 lessons, about ten steps. Progress is kept in `--out` every two minutes; the same command goes on from
 there. With the same seed and number of chunks the result does not depend on how the work was cut.
@@ -21,11 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vino_core.encoder.engine import IMAGE_PAD, VIDEO_PAD
+from vino_core.systems.base import System, VisionLimits
 
 from .vlm_batch import Batch, Words, batches, make_row
 from .vlm_data import lesson, make_pool
 from .vlm_dense import DenseHead, dense_loss
-from .vlm_model import config_of, fresh_model, save_text_encoder, states
+from .vlm_model import MINIATURES, fresh_model, save_text_encoder, states
 from .vlm_tokenizer import build_tokenizer
 
 LESSONS = 512
@@ -61,10 +63,10 @@ def share_of_rate(chunk: int, chunks: int) -> float:
     return min(1.0, (chunk + 1) / WARMUP, falling)
 
 
-def loss_of(model: Any, batch: Batch, pads: tuple[int, ...]) -> Tensor:
+def loss_of(model: Any, batch: Batch, pads: tuple[int, ...], limits: VisionLimits) -> Tensor:
     """Mean negative log-likelihood of the weighted tokens."""
     with torch.autocast("cpu", torch.bfloat16):
-        found = states(model, batch.ids, batch.positions, batch.pictures, pads)[:, :-1]
+        found = states(model, batch.ids, batch.positions, batch.pictures, pads, limits)[:, :-1]
         weights = batch.weights[:, 1:]
         chosen = weights > 0
         logits = F.linear(found[chosen], model.lm_head.weight)
@@ -75,9 +77,10 @@ def loss_of(model: Any, batch: Batch, pads: tuple[int, ...]) -> Tensor:
 class Trainer:
     """Model, optimizers and progress, kept together in one file."""
 
-    def __init__(self, out: Path, seed: int) -> None:
+    def __init__(self, out: Path, seed: int, system: str) -> None:
         self.out, self.seed, self.chunk, self.seconds = out, seed, 0, 0.0
-        self.tokenizer = _tokenizer(out)
+        self.system, config_of = MINIATURES[system]
+        self.tokenizer = _tokenizer(out, self.system)
         self.words = Words(self.tokenizer)
         self.config = config_of(self.tokenizer)
         self.model = fresh_model(self.config, seed)
@@ -103,7 +106,9 @@ class Trainer:
         }
         torch.save(values, self.out / "state.part")
         os.replace(self.out / "state.part", self.out / "state.pt")
-        save_text_encoder(self.model, self.config, self.tokenizer, self.out / "text_encoder.safetensors")
+        save_text_encoder(
+            self.model, self.config, self.tokenizer, self.system.name, self.out / "text_encoder.safetensors"
+        )
 
     def train_chunk(self, chunks: int, dense_from: int) -> tuple[float, float]:
         """One chunk; its mean loss over words, and over patches."""
@@ -112,7 +117,7 @@ class Trainer:
         if self._pool[0] != number:
             self._pool = number, make_pool("train", 1000 * self.seed + number)
         random = Random(f"{self.seed} {self.chunk}")
-        rows = [make_row(self.words, lesson(random, self._pool[1])) for _ in range(LESSONS)]
+        rows = [make_row(self.words, lesson(random, self._pool[1]), self.system) for _ in range(LESSONS)]
         made = list(batches(self.words, rows, TOKENS))
         random.shuffle(made)
         total = helper = 0.0
@@ -121,10 +126,11 @@ class Trainer:
                 for group in optimizer.param_groups:
                     group["lr"] = rate * share_of_rate(self.chunk, chunks)
                 optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(self.model, batch, self.pads)
+            loss = loss_of(self.model, batch, self.pads, self.system.vision)
             total += float(loss.detach())
             if self.chunk >= dense_from:
-                dense = dense_loss(self.model.model.visual, self.head, random, self._pool[1])
+                visual = self.model.model.visual
+                dense = dense_loss(visual, self.head, random, self._pool[1], self.system.vision)
                 helper += float(dense.detach())
                 loss = loss + DENSE * dense
             loss.backward()
@@ -136,19 +142,21 @@ class Trainer:
         return total / len(made), helper / len(made)
 
 
-def _tokenizer(out: Path) -> Any:
+def _tokenizer(out: Path, system: System) -> Any:
     """The tokenizer, kept with the weights that were trained with it."""
     from tokenizers import Tokenizer
 
     path = out / "tokenizer.json"
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        build_tokenizer().save(str(path))
+        instructions = " ".join(preset.instruction for preset in system.presets.values())
+        build_tokenizer(instructions).save(str(path))
     return Tokenizer.from_file(str(path))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--system", choices=tuple(MINIATURES), default="vino-tiny", help="whose text encoder")
     parser.add_argument("--out", type=Path, default=Path(".cache/tiny-vlm"))
     parser.add_argument("--chunks", type=int, required=True, help="length of the whole training")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so many; the next call goes on")
@@ -157,7 +165,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    trainer = Trainer(arguments.out, arguments.seed)
+    trainer = Trainer(arguments.out, arguments.seed, arguments.system)
     end, saved = time.monotonic() + 60 * arguments.minutes, time.monotonic()
     while trainer.chunk < arguments.chunks and time.monotonic() < end:
         loss, dense = trainer.train_chunk(arguments.chunks, arguments.dense_from)
