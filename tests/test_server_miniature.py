@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 import torch
 from comfy_server import ComfyServer
-from miniature import SYSTEM, TRAINED, write_miniature
+from miniature import SYSTEM, write_miniature
 from safetensors.torch import load_file
 from server_graphs import node_id, nodes, with_latent
 from server_media import Saved, assert_alive, read_saved
 from toy_runs import GRAPHS, ToyRun, write_inputs
 
-from vino_core.toyworld.edits import EDITS
 from vino_core.toyworld.plans import ToyExample
 from vino_core.toyworld.scorers import score
 
@@ -32,8 +31,7 @@ RUNS = (
     ToyRun("vino_understand_then_generate", "t2v", "two sprites"),
 )
 PICTURES = [ToyRun("vino_text_to_image", "t2i", "one sprite"), ToyRun("vino_text_to_image", "t2i", "two sprites")]
-PICTURES += [ToyRun("vino_edit_image", "ti2i", kind) for kind in EDITS]
-EACH, FOLLOWED = 3, 0.7
+EACH, FOLLOWED = 6, 0.6
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -79,7 +77,6 @@ def test_workflow_runs(server: ComfyServer, tmp_path: Path, run: ToyRun) -> None
     assert sorted(again.cached) == sorted(graph), "an unchanged graph ran again"
 
 
-@pytest.mark.skipif(not TRAINED, reason="the miniature has random weights")
 def test_it_does_what_it_is_asked(server: ComfyServer, tmp_path: Path) -> None:
     """Far less than it reaches: whole runs through the server, not a measurement (that is `vino eval toy`)."""
     followed = []

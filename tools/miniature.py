@@ -1,7 +1,4 @@
-"""The miniature system that tests and demo run: vino-tiny, in the folders and under the names that ComfyUI looks for.
-
-Everything that loads the miniature asks here, and here alone is decided which weights it is made of.
-"""
+"""The miniature system that tests and demo run: vino-tiny, in the folders and under the names that ComfyUI looks for."""
 
 from __future__ import annotations
 
@@ -13,14 +10,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from tiny_weights import write_tiny_weights  # noqa: E402
-
 from vino_core.systems.vino_tiny import VINO_TINY  # noqa: E402
 
 SYSTEM = VINO_TINY
-
-TRAINED = False
-"""True: the trained files that ship in models/vino-tiny. False: random weights of the same system."""
 
 FOLDER = ROOT / "models" / "vino-tiny"
 FILES = {
@@ -31,11 +23,7 @@ FILES = {
 }
 """Where each file goes below ComfyUI's models folder, by its name in FOLDER."""
 
-NOTICE = (
-    "vino-tiny, trained on drawn shapes: everything runs as it does in full size, in a world of 64x64 pixels."
-    if TRAINED
-    else "Random miniature weights: this shows that everything runs, not what VINO can do."
-)
+NOTICE = "vino-tiny, trained on drawn shapes: everything runs as it does in full size, in a world of 64x64 pixels."
 
 LOADERS: dict[str, dict[str, Any]] = {
     "VINOModelLoader": {"model_name": Path(FILES["model"]).name},
@@ -48,9 +36,6 @@ LOADERS: dict[str, dict[str, Any]] = {
 
 def write_miniature(models: Path) -> None:
     """Put the four files below the ComfyUI models folder `models`."""
-    if not TRAINED:
-        write_tiny_weights(models, system=SYSTEM.name, names=FILES)
-        return
     for name, place in FILES.items():
         target = models / place
         target.parent.mkdir(parents=True, exist_ok=True)
