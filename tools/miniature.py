@@ -1,4 +1,4 @@
-"""The miniature system that tests and demo run: vino-tiny, in the folders and under the names that ComfyUI looks for."""
+"""The miniature system that tests and demo run: vino-tiny, in the folders and under the names that ComfyUI wants."""
 
 from __future__ import annotations
 

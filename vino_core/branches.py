@@ -21,8 +21,8 @@ def branch_prompts(
     """The prompts of all branches that the scales switch on. `prompt` already has the task's instruction.
 
     References are numbered images first, then videos. `base_image` says that the last image is edited and not merely
-    referred to, which decides what VINO's third branch keeps (and calls Image 1). Raises InputError when a base image is
-    asked for and there is none, and for scales that the system does not take.
+    referred to, which decides what VINO's third branch keeps (and calls Image 1). Raises InputError when a base image
+    is asked for and there is none, and for scales that the system does not take.
     """
     if base_image and images == 0:
         raise InputError("base image is on, but no image is connected. Connect the image to edit as the last one.")
@@ -42,6 +42,6 @@ def check_scales(system: System, text_scale: float) -> None:
     least = system.min_text_scale
     if least is not None and text_scale <= least:
         raise InputError(
-            f"text_scale is {text_scale}; {system.name} takes values above {least:g} only: its guidance starts from the "
-            "negative prompt, which a lower scale would switch off. Published settings lie between 5 and 7."
+            f"text_scale is {text_scale}; {system.name} takes values above {least:g} only: its guidance starts from "
+            "the negative prompt, which a lower scale would switch off. Published settings lie between 5 and 7."
         )

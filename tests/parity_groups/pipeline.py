@@ -79,7 +79,12 @@ def encoder_rows(case: str, pipeline: Pipeline, request: Request, entry: dict, t
     counts = (len(refs.images), len(refs.videos))
     branches = branch_prompts(
         pipeline.system,
-        request.prompt, request.negative, *counts, request.base_image, request.text_scale, request.image_scale
+        request.prompt,
+        request.negative,
+        *counts,
+        request.base_image,
+        request.text_scale,
+        request.image_scale,
     )
     yield equal(case, "branches", {NAMES[b] for b in branches}, set(entry["branches"]))
     visuals = encode_visuals(pipeline.engine, refs, pipeline.system.vision)

@@ -137,8 +137,8 @@ def prepare_video(
 ) -> VideoReference:
     """Prepare a clip given by its path or as uint8 [T, H, W, 3] frames, whose rate `fps` must then be given.
 
-    The VAE's share is at most `num_frames` frames from the start, 4n+1 of them. The VLM's are `vlm_frames` frames of the
-    whole clip or, without `whole_clip`, at most so many of the VAE's. A file and its decoded frames give
+    The VAE's share is at most `num_frames` frames from the start, 4n+1 of them. The VLM's are `vlm_frames` frames of
+    the whole clip or, without `whole_clip`, at most so many of the VAE's. A file and its decoded frames give
     the same VLM frames exactly, and the same VAE frames but for how subsampled colour is scaled: a file is scaled
     before it becomes RGB, frames after. Raises InputError for an unusable clip.
     """

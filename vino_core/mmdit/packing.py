@@ -74,7 +74,7 @@ def bounded_layout(references: Sequence[Grid], target: Grid, after: Sequence[Gri
 
 
 def sequential_layout(before: Sequence[Grid], target: Grid, after: Sequence[Grid] = ()) -> Layout:
-    """All frames behind one another on one time axis, nothing in between (VOGUE paper section 2.2). Grids in patches."""
+    """All frames behind one another on one time axis, nothing in between (VOGUE paper section 2.2). In patches."""
     segments: list[Segment] = []
     time = 0
     for kind, grids in (("reference", before), ("target", (target,)), ("reference", after)):
