@@ -24,6 +24,7 @@ from ...vino_core.encoder.engine import (
     IM_END,
     KVCache,
     Sampling,
+    TextGeneration,
     VisionFeatures,
     VisualInjection,
 )
@@ -60,7 +61,7 @@ def open_engine(clip: CLIP, tokens: int, passes: int = 0, visuals: int = 0) -> I
         yield engine
 
 
-class ComfyVLM:
+class ComfyVLM(TextGeneration):
     """See `vino_core.encoder.engine.VLMEngine`. The weights must be loaded while it is used, see `open_engine`."""
 
     def __init__(self, clip: CLIP, passes: int = 0, visuals: int = 0) -> None:
@@ -88,7 +89,7 @@ class ComfyVLM:
         return self._tokenize(text)
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        return self._tokenizer.decode(ids)
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def token_id(self, name: str) -> int:
         return special_id(self._tokenizer, name)
@@ -123,18 +124,6 @@ class ComfyVLM:
                 x = x.index_add(1, where, visual.deepstack[index].to(x)[None])
         return model.norm(x) if self._family.core.whole else x, tuple(cache)
 
-    def generate(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        visual: VisualInjection | None = None,
-        sampling: Sampling = GREEDY,
-        on_token: Callable[[int], None] | None = None,
-        prompt: Sequence[int] = (),
-    ) -> str:
-        ids = self.generate_ids(x, positions, visual, sampling, on_token, prompt)
-        return self._tokenizer.decode(ids, skip_special_tokens=True).strip()
-
     def generate_ids(
         self,
         x: Tensor,
@@ -144,7 +133,7 @@ class ComfyVLM:
         on_token: Callable[[int], None] | None = None,
         prompt: Sequence[int] = (),
     ) -> list[int]:
-        """As `generate`: the ids of the text. Raises InputError when the model was loaded without its head."""
+        """See `VLMEngine`. Raises InputError when the model was loaded without its head."""
         transformer, model = self._transformer, self._transformer.model
         choose = NextToken(sampling, prompt)
         stops = {self.token_id(IM_END), self.token_id(END_OF_TEXT)}

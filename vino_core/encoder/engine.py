@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -80,7 +80,7 @@ class PromptTokenizer(Protocol):
         ...
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        """The text of ids that `tokenize` gave. Part of a character at an end becomes U+FFFD."""
+        """The text of ids, without special tokens. Part of a character at an end becomes U+FFFD."""
         ...
 
     def token_id(self, name: str) -> int:
@@ -122,7 +122,7 @@ class VLMEngine(PromptTokenizer, Protocol):
         stays as it is. Gradients flow to `x`."""
         ...
 
-    def generate(
+    def generate_ids(
         self,
         x: Tensor,
         positions: Tensor,
@@ -130,11 +130,23 @@ class VLMEngine(PromptTokenizer, Protocol):
         sampling: Sampling = GREEDY,
         on_token: Callable[[int], None] | None = None,
         prompt: Sequence[int] = (),
-    ) -> str:
-        """Continue the prompt `x` [1, n, hidden_size] with text until the turn or the sampling ends. `on_token` is
-        called before each token with the number of tokens so far, and may raise to stop. `prompt` holds the prompt's
-        ids, for the repetition penalty."""
+    ) -> list[int]:
+        """Continue the prompt `x` [1, n, hidden_size] with text until the turn or the sampling ends; return its ids.
+        `on_token` is called before each token with the number of tokens so far, and may raise to stop. `prompt` holds
+        the prompt's ids, for the repetition penalty."""
         ...
+
+    def generate(self, *arguments: Any, **options: Any) -> str:
+        """The text of `generate_ids`, which takes the same."""
+        ...
+
+
+class TextGeneration:
+    """`generate` for any engine that has `generate_ids`."""
+
+    def generate(self: VLMEngine, *arguments: Any, **options: Any) -> str:
+        """See `VLMEngine`."""
+        return self.detokenize(self.generate_ids(*arguments, **options)).strip()
 
 
 class BatchEngine(VLMEngine, Protocol):

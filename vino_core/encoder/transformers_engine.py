@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..checkpoints.files import load_state, read_metadata
 from ..errors import InputError
-from .engine import END_OF_TEXT, GREEDY, IM_END, KVCache, Sampling, VisionFeatures, VisualInjection
+from .engine import END_OF_TEXT, GREEDY, IM_END, KVCache, Sampling, TextGeneration, VisionFeatures, VisualInjection
 from .families import build, check_names, family_of, transformers_library
 from .next_token import NextToken
 from .tokenizer import plain_tokenizer, special_id, tokenizer_from_json
@@ -21,7 +21,7 @@ from .tokenizer import plain_tokenizer, special_id, tokenizer_from_json
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
-class TransformersEngine:
+class TransformersEngine(TextGeneration):
     """`VLMEngine` on a frozen model of one of the `FAMILIES` and its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
@@ -48,7 +48,7 @@ class TransformersEngine:
         return self._tokenize(text)
 
     def detokenize(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.decode(ids)
+        return self.tokenizer.decode(ids, skip_special_tokens=True)
 
     def token_id(self, name: str) -> int:
         return special_id(self.tokenizer, name)
@@ -89,18 +89,6 @@ class TransformersEngine:
         states = _run(self._trunk, x, positions, visual, cache, present)
         return states, tuple((layer.keys, layer.values) for layer in cache.layers)
 
-    def generate(
-        self,
-        x: Tensor,
-        positions: Tensor,
-        visual: VisualInjection | None = None,
-        sampling: Sampling = GREEDY,
-        on_token: Callable[[int], None] | None = None,
-        prompt: Sequence[int] = (),
-    ) -> str:
-        ids = self.generate_ids(x, positions, visual, sampling, on_token, prompt)
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-
     @torch.no_grad()
     def generate_ids(
         self,
@@ -111,7 +99,6 @@ class TransformersEngine:
         on_token: Callable[[int], None] | None = None,
         prompt: Sequence[int] = (),
     ) -> list[int]:
-        """As `generate`: the ids of the text."""
         choose = NextToken(sampling, prompt)
         stops = {self.token_id(IM_END), self.token_id(END_OF_TEXT)}
         cache = _dynamic_cache(None)

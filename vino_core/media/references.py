@@ -157,7 +157,8 @@ def prepare_video(
         selections = [Selection(lambda count: video_frame_indices(count, info.fps, num_frames), size)]
         if whole_clip:
             selections.append(Selection(lambda count: vlm_frame_indices(count, vlm_frames)))
-        frames, seen = (*read_video(source, selections, info), None)[:2]
+        frames, *others = read_video(source, selections, info)
+        seen = others[0] if whole_clip else None
     height, width = crop_to_unit(*size, unit)
     frames = frames[:, :height, :width].contiguous()
     if seen is None:
