@@ -53,7 +53,7 @@ def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
 def test_muon_is_refused_where_it_does_not_belong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="give both"):
         muon(tmp_path, optimizer={**MUON, "muon_rate": None})
-    with pytest.raises(InputError, match="stage 0 or a fine-tuning"):
+    with pytest.raises(InputError, match="needs mmdit in train"):
         config(tmp_path, optimizer=MUON)
     with pytest.raises(InputError, match="whole matrices"):
         muon(tmp_path, parallel={"mode": "fsdp2"})

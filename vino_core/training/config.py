@@ -49,8 +49,8 @@ class Fresh:
 class Optimizer:
     """AdamW and its rate: linear warm-up over `warmup` steps, constant, then linear to zero over the last `decay`.
 
-    `kind` "muon" gives the matrices of the MMDiT's blocks to Muon, at a rate of `muon_rate`. It is not the paper's
-    optimizer: for stage 0 and for fine-tunings.
+    `kind` "muon" gives the matrices of the MMDiT's blocks to Muon, at a rate of `muon_rate`. The paper's stages use
+    AdamW.
     """
 
     learning_rate: float
@@ -297,8 +297,8 @@ def _check(run: RunConfig) -> None:
     )
     if muon:
         _require(optimizer.muon_rate > 0, f"optimizer.muon_rate is {optimizer.muon_rate}; it must be above 0.")
-        allowed = run.stage in (0, None) and run.lora is None and "mmdit" in run.train
-        _require(allowed, "optimizer.kind muon trains the MMDiT in stage 0 or a fine-tuning without LoRA.")
+        allowed = run.lora is None and "mmdit" in run.train
+        _require(allowed, "optimizer.kind muon is for the MMDiT's matrices: it needs mmdit in train, and no LoRA.")
         _require(run.parallel.mode == "ddp", "optimizer.kind muon needs whole matrices: set parallel.mode to ddp.")
     _require(run.flow.shift > 0 and run.flow.std > 0, "flow: shift and std must be above 0.")
     _check_data(data)
