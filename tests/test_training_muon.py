@@ -54,7 +54,7 @@ def test_muon_is_refused_where_it_does_not_belong(tmp_path: Path, monkeypatch: p
     with pytest.raises(InputError, match="give both"):
         muon(tmp_path, optimizer={**MUON, "muon_rate": None})
     with pytest.raises(InputError, match="needs mmdit in train"):
-        config(tmp_path, optimizer=MUON)
+        config(tmp_path, stage=1, train=["connectors", "tokens"], optimizer=MUON)
     with pytest.raises(InputError, match="whole matrices"):
         muon(tmp_path, parallel={"mode": "fsdp2"})
     run = muon(tmp_path)
