@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..training.example import Example
 from .evaluate import Sample
 
 _WIDTH = 1976
@@ -35,8 +36,21 @@ _ABOVE = 16
 _PAPER, _CARD, _EDGE, _INK, _FAINT = "#ffffff", "#f1f2f4", "#cfd4da", "#1d2126", "#7a828c"
 _RIGHT, _WRONG = "#1f9d55", "#d64545"
 
-Cells = tuple[str, list[NDArray[np.uint8]]]
-"""What a group of pictures is called, and the pictures."""
+Card = Mapping[str, Sample]
+"""The samples of one example, by what their results are called."""
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """A group of pictures, what it is called and the colour of its frame."""
+
+    title: str
+    pictures: list[NDArray[np.uint8]]
+    frame: str = _EDGE
+
+    @property
+    def width(self) -> int:
+        return len(self.pictures) * (_CELL + _NEAR) - _NEAR
 
 
 @dataclass(frozen=True)
@@ -57,78 +71,94 @@ def contact_sheet(samples: Sequence[Sample]) -> Tensor:
 
     Raises ValueError for no sample.
     """
-    if not samples:
+    return comparison_sheet([{"result": sample} for sample in samples])
+
+
+def comparison_sheet(cards: Sequence[Card]) -> Tensor:
+    """As `contact_sheet`, with a card per example: several results of it side by side, under their names.
+
+    Raises ValueError for no card.
+    """
+    if not cards:
         raise ValueError("a contact sheet needs at least one sample")
-    ordered = [list(members) for _, members in groupby(samples, key=lambda sample: sample.toy.example.task)]
+    ordered = [list(members) for _, members in groupby(cards, key=lambda card: _example(card).task)]
     sections = [(members, _grid(members)) for members in ordered]
     height = _MARGIN + sum(_HEAD + -(-len(m) // g.columns) * (g.height + _BETWEEN) + _BETWEEN for m, g in sections)
     sheet = Image.new("RGB", (_WIDTH, height), _PAPER)
     pen = ImageDraw.Draw(sheet)
     top = _MARGIN
     for members, grid in sections:
-        followed = sum(not _missed(sample) for sample in members)
-        pen.text((_MARGIN, top), members[0].toy.example.task, fill=_INK, font=_font(_TITLE))
-        left = _MARGIN + _font(_TITLE).getlength(members[0].toy.example.task) + 14
-        pen.text((left, top + 7), f"{followed} of these {len(members)} followed", fill=_FAINT, font=_font(_TEXT))
+        task = _example(members[0]).task
+        pen.text((_MARGIN, top), task, fill=_INK, font=_font(_TITLE))
+        left = _MARGIN + _font(_TITLE).getlength(task) + 14
+        pen.text((left, top + 7), _followed(members), fill=_FAINT, font=_font(_TEXT))
         top += _HEAD
-        for number, sample in enumerate(members):
+        for number, card in enumerate(members):
             row, column = divmod(number, grid.columns)
             place = _MARGIN + column * (grid.width + _BETWEEN), top + row * (grid.height + _BETWEEN)
-            _paint(sheet, pen, sample, grid, *place)
+            _paint(sheet, pen, card, grid, *place)
         top += -(-len(members) // grid.columns) * (grid.height + _BETWEEN) + _BETWEEN
     return torch.from_numpy(np.array(sheet))
 
 
-def _grid(samples: Sequence[Sample]) -> _Grid:
-    """As many columns as the widest sample allows, or fewer where that fills the same rows evenly."""
-    pictures = max(_pictures_width(_groups(sample)) for sample in samples)
+def _example(card: Card) -> Example:
+    return next(iter(card.values())).toy.example
+
+
+def _followed(cards: Sequence[Card]) -> str:
+    counts = {name: sum(not _missed(card[name]) for card in cards) for name in cards[0]}
+    named = [f"{name} {count}" if len(counts) > 1 else str(count) for name, count in counts.items()]
+    return f"{', '.join(named)} of these {len(cards)} followed"
+
+
+def _grid(cards: Sequence[Card]) -> _Grid:
+    """As many columns as the widest card allows, or fewer where that fills the same rows evenly."""
+    pictures = max(_pictures_width(_groups(card)) for card in cards)
     room = _WIDTH - 2 * _MARGIN
     most = max(1, (room + _BETWEEN) // (pictures + 2 * _PADDING + _BETWEEN))
-    rows = -(-len(samples) // most)
-    columns = -(-len(samples) // rows)
+    rows = -(-len(cards) // most)
+    columns = -(-len(cards) // rows)
     width = (room + _BETWEEN) // columns - _BETWEEN
     left = _PADDING + pictures + _FAR
     beside = width - left - _PADDING >= _BESIDE
     text = (left, width - left - _PADDING) if beside else (_PADDING, width - 2 * _PADDING)
-    lines = _LINE * max(len(_words(sample, text[1])) for sample in samples)
+    lines = _LINE * max(len(_prompt(card, text[1])) + len(card) for card in cards)
     height = _ABOVE + (max(_CELL, lines) if beside else _CELL + 6 + lines)
     return _Grid(columns, width, 2 * _PADDING + height, text, beside)
 
 
-def _paint(sheet: Image.Image, pen: ImageDraw.ImageDraw, sample: Sample, grid: _Grid, left: int, top: int) -> None:
+def _paint(sheet: Image.Image, pen: ImageDraw.ImageDraw, card: Card, grid: _Grid, left: int, top: int) -> None:
     pen.rounded_rectangle((left, top, left + grid.width, top + grid.height), 8, fill=_CARD)
     right, down = left + _PADDING, top + _PADDING + _ABOVE
-    colour = _WRONG if _missed(sample) else _RIGHT
-    for title, pictures in _groups(sample):
-        pen.text((right, top + _PADDING - 3), title, fill=_FAINT, font=_font(_LABEL))
-        if title == "result":
-            wide = len(pictures) * (_CELL + _NEAR) - _NEAR
-            pen.rectangle((right - 3, down - 3, right + wide + 2, down + _CELL + 2), fill=colour)
-        for pixels in pictures:
+    for cells in _groups(card):
+        pen.text((right, top + _PADDING - 3), cells.title, fill=_FAINT, font=_font(_LABEL))
+        if cells.frame != _EDGE:
+            pen.rectangle((right - 3, down - 3, right + cells.width + 2, down + _CELL + 2), fill=cells.frame)
+        for pixels in cells.pictures:
             picture = Image.fromarray(pixels).resize((_CELL, _CELL), Image.Resampling.NEAREST)
-            if title != "result":
+            if cells.frame == _EDGE:
                 pen.rectangle((right - 1, down - 1, right + _CELL, down + _CELL), fill=_EDGE)
             sheet.paste(picture, (right, down))
             right += _CELL + _NEAR
         right += _FAR - _NEAR
     x, y = left + grid.text[0], down - 3 if grid.beside else down + _CELL + 6
-    *prompt, verdict = _words(sample, grid.text[1])
-    for line in prompt:
-        pen.text((x, y), line, fill=_INK, font=_font(_TEXT))
+    verdicts = [(_verdict(name, sample, card), _colour(sample)) for name, sample in card.items()]
+    for line, colour in [*((line, _INK) for line in _prompt(card, grid.text[1])), *verdicts]:
+        pen.text((x, y), line, fill=colour, font=_font(_TEXT))
         y += _LINE
-    pen.text((x, y), verdict, fill=colour, font=_font(_TEXT))
 
 
-def _groups(sample: Sample) -> list[Cells]:
+def _groups(card: Card) -> list[_Cells]:
     """The groups of pictures from left to right."""
-    example = sample.toy.example
-    references = [(f"image {n}", [image.numpy()]) for n, image in enumerate(example.images, 1)]
-    references += [(f"video {n}", _shown(video)) for n, video in enumerate(example.videos, 1)]
-    return [*references, ("result", _shown(sample.result)), ("truth", _shown(example.target))]
+    example = _example(card)
+    references = [_Cells(f"image {n}", [image.numpy()]) for n, image in enumerate(example.images, 1)]
+    references += [_Cells(f"video {n}", _shown(video)) for n, video in enumerate(example.videos, 1)]
+    results = [_Cells(name, _shown(sample.result), _colour(sample)) for name, sample in card.items()]
+    return [*references, *results, _Cells("truth", _shown(example.target))]
 
 
-def _pictures_width(groups: Sequence[Cells]) -> int:
-    return sum(len(pictures) * (_CELL + _NEAR) - _NEAR for _, pictures in groups) + _FAR * (len(groups) - 1)
+def _pictures_width(groups: Sequence[_Cells]) -> int:
+    return sum(cells.width for cells in groups) + _FAR * (len(groups) - 1)
 
 
 def _missed(sample: Sample) -> list[str]:
@@ -136,16 +166,24 @@ def _missed(sample: Sample) -> list[str]:
     return [name for name, holds in score.checks.items() if not holds] + ["identity"] * (score.identity is False)
 
 
-def _words(sample: Sample, width: int) -> list[str]:
-    """Lines of the instruction, at most `width` pixels wide, and a last one with the verdict."""
+def _colour(sample: Sample) -> str:
+    return _WRONG if _missed(sample) else _RIGHT
+
+
+def _verdict(name: str, sample: Sample, card: Card) -> str:
     missed, untouched = _missed(sample), sample.score.untouched
     verdict = f"missed: {', '.join(missed)}" if missed else "followed"
     if untouched is not None:
         verdict += f" · {untouched:.1f} dB untouched"
-    lines = list(_wrapped(sample.toy.example.prompt, width))
+    return f"{name} {verdict}" if len(card) > 1 else verdict
+
+
+def _prompt(card: Card, width: int) -> list[str]:
+    """Lines of the instruction, at most `width` pixels wide."""
+    lines = list(_wrapped(_example(card).prompt, width))
     if len(lines) > _MOST_LINES:
         lines = [*lines[: _MOST_LINES - 1], lines[_MOST_LINES - 1].rstrip(" .,") + " ..."]
-    return [*lines, verdict]
+    return lines
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:

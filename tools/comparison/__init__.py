@@ -1,0 +1,1 @@
+"""docs/systems.md: VINO and VOGUE side by side."""
