@@ -14,7 +14,7 @@ from .sampling import VINODualCFGGuider, VINOEmptyLatent, VINOSampler, VINOSched
 from .tokens import VINOLearnableTokens
 from .training_dataset import VINOLoraDataset
 from .training_lora import VINOTrainLora
-from .understanding import VINOAsk, VINOPromptRewriter
+from .understanding import VINOAsk, VINOPromptRewriter, VINOThink
 
 
 class VINOExtension(ComfyExtension):
@@ -39,6 +39,7 @@ class VINOExtension(ComfyExtension):
             VINOSampler,
             VINOPromptRewriter,
             VINOAsk,
+            VINOThink,
             VINOLoraDataset,
             VINOTrainLora,
         ]

@@ -27,6 +27,7 @@ NODES = [
     "VINOSampler",
     "VINOPromptRewriter",
     "VINOAsk",
+    "VINOThink",
     "VINOLoraDataset",
     "VINOTrainLora",
 ]

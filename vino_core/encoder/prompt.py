@@ -99,7 +99,8 @@ class _Writer:
         return start - 1, len(self.ids) - 1
 
 
-def _check(text: str, items: Sequence[VisualItem], merge: int) -> None:
+def check_text(text: str) -> None:
+    """Raise InputError for what is no valid text."""
     if not isinstance(text, str):
         raise InputError(f"The prompt is a {type(text).__name__}; it must be text.")
     try:
@@ -109,6 +110,9 @@ def _check(text: str, items: Sequence[VisualItem], merge: int) -> None:
             f"The prompt's character {error.start + 1} is half of a surrogate pair, not a character. "
             "Save the prompt as UTF-8 text and paste it again."
         ) from error
+
+
+def _check_items(items: Sequence[VisualItem], merge: int) -> None:
     kinds = [item.kind for item in items]
     if kinds != sorted(kinds):
         raise ValueError(f"references must come as images, then videos, not {kinds}")
@@ -133,7 +137,8 @@ def build_prompt(
     puts the system's tags before references that have no label. Raises InputError when `text` is not valid text.
     """
     template, vision = system.prompt, system.vision
-    _check(text, items, vision.merge)
+    check_text(text)
+    _check_items(items, vision.merge)
     writer = _Writer(tokenizer)
     writer.special(IM_START)
     writer.text("system\n" + (template.understanding if understanding else template.system))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..errors import InputError
-from .base import System
+from .base import System, Thinking
 from .vino import VINO
 from .vino_tiny import VINO_TINY
 from .vogue import VOGUE
@@ -20,12 +20,39 @@ UNIT = min(system.unit for system in SYSTEMS.values())
 MAX_FRAMES = max(system.max_frames for system in SYSTEMS.values())
 """The widest limits of size and length, where it is not known yet which system will take them."""
 
+THINKING = tuple(dict.fromkeys(kind for system in SYSTEMS.values() for kind in system.thinking or ()))
+"""Kinds of drawn pictures that any of the systems thinks about."""
+
 
 def get_system(name: str) -> System:
     """The system called `name`. Raises InputError for an unknown one."""
     if name not in SYSTEMS:
         raise InputError(f"System '{name}' is unknown. Known systems: {', '.join(SYSTEMS)}.")
     return SYSTEMS[name]
+
+
+def get_thinking(system: System, kind: str) -> Thinking:
+    """How `system` thinks about one kind of drawn picture. Raises InputError when it does not, or not about this."""
+    if system.thinking is None:
+        others = " and ".join(other.name for other in SYSTEMS.values() if other.thinking is not None)
+        raise InputError(
+            f"thinking: {system.name} has no thinking mode; {others} have. Load the files of one of them, or let the "
+            "text encoder rewrite the prompt instead (VINO Prompt Rewriter, or --understand)."
+        )
+    if kind not in system.thinking:
+        raise InputError(f"thinking: '{kind}' is unknown to {system.name}. Known: {', '.join(system.thinking)}.")
+    return system.thinking[kind]
+
+
+def check_thinking(system: System, kind: str, task: str, remedy: str) -> None:
+    """Raise InputError when `system` does not think about that kind of drawn picture, or runs it as another task than
+    `task`. `remedy` says what to do then; `{}` in it is the right task."""
+    thinking = get_thinking(system, kind)
+    if task != thinking.task:
+        raise InputError(
+            f"thinking: a picture of the kind '{kind}' runs as the task {thinking.task}, not as {task}. "
+            f"{remedy.format(thinking.task)}"
+        )
 
 
 def system_of(metadata: Mapping[str, str], source: object) -> System:

@@ -107,6 +107,21 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Thinking:
+    """How the VLM turns one kind of drawn picture into a prompt (VOGUE paper section 2.3): it writes a plan, and then,
+    shown the plan, the prompt.
+
+    `task` is the preset that it runs as. The two requests have places: `{plan}` for the plan, and `{words}` for what
+    the user wrote, which is put into `words` at `{text}`; it is nothing where the user wrote nothing.
+    """
+
+    task: str
+    plan: str
+    prompt: str
+    words: str
+
+
+@dataclass(frozen=True)
 class Arrangement:
     """Where each reference goes, by its number in the request (images first, then videos), in packed order.
 
@@ -188,6 +203,9 @@ class System:
     """Text guidance must lie above this; None where it can be switched off."""
     one_size: bool = False
     """Whether every reference must have the height and width of the result."""
+
+    thinking: Mapping[str, Thinking] | None = None
+    """Thinking mode by kind of drawn picture; None where the system has none."""
 
     with_tokens: System | None = None
     """This system as it is for checkpoints with learnable tokens, where others have none."""

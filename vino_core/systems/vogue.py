@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..media.canvases import prepare_sequence
 from ..mmdit.packing import sequential_layout
 from .base import Arrangement, PixelLimits, Preset, PromptTemplate, System, VisionLimits
+from .vogue_thinking import ANNOTATED, CANVAS
 
 SYSTEM_PROMPT = (
     "You are a helpful assistant for generating visual content. Read the following instruction carefully and strictly "
@@ -230,6 +231,7 @@ _HIDDEN = System(
     guidance_input=6000.0,
     min_text_scale=1.0,
     one_size=True,
+    thinking={"annotated": ANNOTATED, "canvas": CANVAS},
 )
 
 _QUERIES = replace(

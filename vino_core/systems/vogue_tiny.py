@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .base import PixelLimits, Preset
+from .base import PixelLimits, Preset, Thinking
 from .vino_tiny import VINO_TINY
 from .vogue import VOGUE
 
@@ -21,6 +21,22 @@ _INSTRUCTIONS = {
     "multiid": "Draw the subjects. ",
     "v2v_edit": "Change the video. ",
     "i+v2v_edit": "Change the video. ",
+}
+
+# Word for word as the text encoder is trained on them (tools/tiny/vlm_thinking.py).
+_THINKING = {
+    "annotated": Thinking(
+        task="i2v",
+        plan="What do the marks in Image 1 say?{words}",
+        prompt="The marks in Image 1 say: {plan}{words} Write the prompt.",
+        words=" {text}",
+    ),
+    "canvas": Thinking(
+        task="multiid",
+        plan="What does the canvas in Image 1 say?{words}",
+        prompt="The canvas in Image 1 says: {plan}{words} Write the prompt.",
+        words=" {text}",
+    ),
 }
 
 
@@ -62,6 +78,7 @@ VOGUE_TINY = replace(
     area=VINO_TINY.area,
     max_frames=VINO_TINY.max_frames,
     frame_rate=VINO_TINY.frame_rate,
+    thinking=_THINKING,
     guidance_input=VINO_TINY.guidance_input,  # what the base knows, as 6000 is what HunyuanVideo knows
     with_tokens=None,
 )
