@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...vino_core.encoder.families import FAMILIES as CORE_FAMILIES
 from ...vino_core.encoder.families import Family as CoreFamily
+from ...vino_core.encoder.families import family_in as core_family_in
 from ...vino_core.systems import SYSTEMS
 from ...vino_core.systems.base import System
 
@@ -36,13 +37,12 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture. `key` is core's name for it in a CLIP, `mark` a weight that no other one has (core's names)."""
+    """One architecture. `key` is core's name for it in a CLIP."""
 
     core: CoreFamily
     key: str
     clip_type: str
     """The type that Load CLIP takes for it."""
-    mark: str
     tied: bool
     """Whether the embedding writes the text where there is no head."""
     model: type[nn.Module]
@@ -161,7 +161,6 @@ FAMILIES = (
         core=CORE_FAMILIES["qwen3_vl"],
         key="qwen3vl_4b",
         clip_type="stable_diffusion",
-        mark="visual.deepstack_merger_list.0.norm.weight",
         tied=True,
         model=qwen3vl.Qwen3VL,
         config=Qwen3VL_4BConfig,
@@ -173,7 +172,6 @@ FAMILIES = (
         core=CORE_FAMILIES["qwen2_5_vl"],
         key="qwen25_7b",
         clip_type="qwen_image",
-        mark="visual.merger.ln_q.weight",
         tied=False,
         model=Qwen25_7BVLI,
         config=Qwen25_7BVLI_Config,
@@ -198,8 +196,9 @@ def family_of(transformer: nn.Module | None) -> Family | None:
 
 
 def family_in(weights: Weights) -> Family | None:
-    """The family whose weights (core's names) these are."""
-    return next((family for family in FAMILIES if family.mark in weights), None)
+    """The family whose weights these are."""
+    found = core_family_in(weights)
+    return next((family for family in FAMILIES if family.core is found), None)
 
 
 def builder(family: Family, sizes: Sizes) -> Callable[..., nn.Module]:

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ...vino_core.checkpoints.header import read_header
 from ...vino_core.encoder.engine import END_OF_TEXT
+from ...vino_core.encoder.families import agreed_family
 from ...vino_core.encoder.tokenizer import special_id, tokenizer_from_json
 from ...vino_core.errors import InputError
 from ...vino_core.systems import system_of
@@ -82,6 +83,7 @@ def read_sizes(weights: Weights, metadata: Mapping[str, str], path: str) -> tupl
     if family is not None:
         try:
             config = json.loads(metadata.get("config", "{}"))
+            agreed_family(config, weights, f"text encoder '{path}'", "the config in its metadata")
             # Of Qwen2.5-VL the text model's config may be the whole one.
             return family, family.read(weights, config.get("text_config", config), config.get("vision_config", {}))
         except (KeyError, json.JSONDecodeError, AttributeError) as error:

@@ -23,6 +23,8 @@ class Family:
     model: str
     whole: bool
     """Whether the states are those behind the final norm. Otherwise they are what enters the last decoder layer."""
+    mark: str
+    """A weight that no other family has. Every file's name for it ends so."""
     renames: tuple[tuple[str, str], ...] = ()
 
     def today(self, name: str) -> str:
@@ -33,13 +35,21 @@ class Family:
 FAMILIES = {
     family.model_type: family
     for family in (
-        Family("qwen3_vl", "Qwen3-VL-4B-Instruct", "Qwen3VLConfig", "Qwen3VLForConditionalGeneration", whole=False),
+        Family(
+            "qwen3_vl",
+            "Qwen3-VL-4B-Instruct",
+            "Qwen3VLConfig",
+            "Qwen3VLForConditionalGeneration",
+            whole=False,
+            mark="visual.deepstack_merger_list.0.norm.weight",
+        ),
         Family(
             "qwen2_5_vl",
             "Qwen2.5-VL-7B-Instruct",
             "Qwen2_5_VLConfig",
             "Qwen2_5_VLForConditionalGeneration",
             whole=True,
+            mark="visual.merger.ln_q.weight",
             # Until transformers 4.51 the text model had no name of its own.
             renames=(
                 ("visual.", "model.visual."),
@@ -75,6 +85,37 @@ def family_of(model_type: str, source: str) -> Family:
     return FAMILIES[model_type]
 
 
+def family_in(names: Iterable[str]) -> Family | None:
+    """The family whose weights are called `names`, in files of any age; None for none of them."""
+    names = tuple(names)
+    return next((family for family in FAMILIES.values() if any(name.endswith(family.mark) for name in names)), None)
+
+
+def agreed_family(
+    config: Mapping[str, Any], names: Iterable[str], source: str, config_from: str = "its config"
+) -> Family:
+    """What the weights called `names` are, and `config`, a config.json's content, says that they are, if it says.
+
+    Raises InputError, naming `source` and where the config is from, where the two differ and where neither tells.
+    """
+    found, named = family_in(names), config.get("model_type")
+    if found is not None and named not in (None, found.model_type):
+        raise InputError(
+            f"{source} holds a Qwen-VL of type '{found.model_type}' ({found.title}; {found.mark} is in it), but "
+            f"{config_from} describes one of type '{named}'. Put the config.json that came with the weights in its "
+            "place, or name the folder of a whole download."
+        )
+    if found is not None:
+        return found
+    if named is None:
+        titles = " and no ".join(family.title for family in FAMILIES.values())
+        raise InputError(
+            f"{source} holds no {titles}: their vision tower's weights are not in it, and {config_from} names no "
+            "model_type. Choose another file."
+        )
+    return family_of(named, f"{source}: {config_from}")
+
+
 def check_names(family: Family, missing: Iterable[str], unexpected: Iterable[str], source: str) -> None:
     """Raise InputError when there is any name that is missing or unexpected."""
     found = (("missing", sorted(missing)), ("unexpected", sorted(unexpected)))
@@ -91,22 +132,27 @@ def check_names(family: Family, missing: Iterable[str], unexpected: Iterable[str
 
 
 def build(
-    config: Mapping[str, Any], state: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    dtype: torch.dtype,
+    device: torch.device | str,
+    source: str = "Text encoder weights",
+    config_from: str = "their config",
 ) -> Any:
     """The model of a config.json's content with weights by their names of today or of an older file.
 
-    The model takes `state`'s tensors over where they need no change. Raises InputError, listing names and shapes, when
-    keys are missing, unexpected or of another shape.
+    The model takes `state`'s tensors over where they need no change. Raises InputError, naming `source` and listing
+    names and shapes, when keys are missing, unexpected or of another shape, and when the config is another model's.
     """
     library = transformers_library()
-    family = family_of(config.get("model_type", "qwen3_vl"), "Text encoder config")
+    family = agreed_family(config, state, source, config_from)
     built = getattr(library, family.config)(**{key: value for key, value in config.items() if key != "model_type"})
     with torch.device("meta"):  # filling a whole model with random numbers first takes minutes
         model = getattr(library, family.model)(built)
     own = {name: value.shape for name, value in model.state_dict().items()}
     state = {family.today(name): value for name, value in state.items()}
     tied = {"lm_head.weight"} if built.tie_word_embeddings else set()
-    check_names(family, own.keys() - state.keys() - tied, state.keys() - own.keys(), "Text encoder weights")
+    check_names(family, own.keys() - state.keys() - tied, state.keys() - own.keys(), source)
     misshapen = [
         f"{name} {tuple(value.shape)} instead of {tuple(own[name])}"
         for name, value in state.items()
@@ -114,7 +160,7 @@ def build(
     ]
     if misshapen:
         raise InputError(
-            f"Text encoder weights: {len(misshapen)} have other shapes than the config says, first {misshapen[0]}. "
+            f"{source}: {len(misshapen)} weights have other shapes than {config_from} says, first {misshapen[0]}. "
             "Use the config that belongs to the weights."
         )
     placed = {name: value.to(device, dtype) for name, value in state.items()}

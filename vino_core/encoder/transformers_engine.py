@@ -176,20 +176,21 @@ def load_engine(
     one file.
 
     The file is a safetensors file with the texts of config.json and tokenizer.json in its metadata, as `config` and
-    `tokenizer`; what is not there is taken from the files of such a folder beside it. Nothing is fetched. Raises
-    InputError when there is neither, when it holds another model, or when its weights do not fit its config.
+    `tokenizer`; what is not there is taken from the files of such a folder beside it. Nothing is fetched. Which model
+    it is, its weights' names say. Raises InputError when something is in neither place, when it holds another model,
+    and when its weights do not fit the config or the tokenizer that was found.
     """
     path = Path(path)
     return _from_file(path, dtype, device) if path.is_file() else _from_folder(path, dtype, device)
 
 
 def _from_file(path: Path, dtype: torch.dtype, device: torch.device | str) -> TransformersEngine:
-    metadata, source = read_metadata(path), f"Text encoder file '{path}'"
-    beside = path.parent / "config.json"
+    metadata, source, folder = read_metadata(path), f"Text encoder file '{path}'", path.parent
+    config_from, tokenizer_from, beside = "its own config", "its own tokenizer", folder / "config.json"
     if "config" not in metadata and beside.is_file():
-        metadata["config"] = beside.read_text(encoding="utf-8")
+        metadata["config"], config_from = beside.read_text(encoding="utf-8"), f"'{beside}', which lies beside it,"
     absent = ["config"] if "config" not in metadata else []
-    if "tokenizer" not in metadata and not _has_tokenizer(path.parent):
+    if "tokenizer" not in metadata and not _has_tokenizer(folder):
         absent.append("tokenizer")
     if absent:
         raise InputError(
@@ -200,12 +201,22 @@ def _from_file(path: Path, dtype: torch.dtype, device: torch.device | str) -> Tr
     try:
         config = json.loads(metadata["config"])
     except json.JSONDecodeError as error:
-        raise InputError(f"{source}: its config is damaged ({error}). Download it again.") from error
+        raise InputError(f"{source}: {config_from} is damaged ({error}). Download it again.") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{source}: {config_from} is a {type(config).__name__}, not a model's config. Replace it.")
     if "tokenizer" in metadata:
         tokenizer = tokenizer_from_json(metadata["tokenizer"], source)
     else:
-        tokenizer = transformers_library().AutoTokenizer.from_pretrained(path.parent, local_files_only=True)
-    return engine_from_state(config, load_state(path), tokenizer, dtype, device)
+        tokenizer = transformers_library().AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer_from = f"the tokenizer in '{folder}'"
+    model = build(config, load_state(path), dtype, device, source, config_from)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise InputError(
+            f"{source} has rows for {rows:,} tokens, but {tokenizer_from} makes {len(tokenizer):,}. Put the tokenizer "
+            "files that came with the weights in its place."
+        )
+    return TransformersEngine(model, tokenizer)
 
 
 def _has_tokenizer(folder: Path) -> bool:
