@@ -119,16 +119,80 @@ def test_an_incomplete_file_is_an_error(tmp_path: Path) -> None:
         load(tmp_path / "te.safetensors")
 
 
-def test_text_needs_the_head(tmp_path: Path) -> None:
-    """The embedding is not the head here: without it, as Load CLIP leaves it out, a text would be noise."""
+def stock(path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What core's own Load CLIP makes of the file. It knows the published size only: that alone is exchanged."""
+    families = pack("nodes.comfy.families")
+    import comfy.sd
+    import comfy.text_encoders.llama
+
+    tensors, metadata = vogue_text_encoder(VOGUE_GOLDENS)
+    family, sizes = pack("nodes.comfy.text_encoder").read_sizes(tensors, metadata, "")
+    monkeypatch.setattr(comfy.sd, "detect_te_model", lambda weights: comfy.sd.TEModel.QWEN25_7B)
+    monkeypatch.setattr(comfy.text_encoders.llama, "Qwen25_7BVLI", families.builder(family, sizes))
+    made = comfy.sd.load_clip([str(path)], clip_type=comfy.sd.CLIPType.QWEN_IMAGE)
+    assert not hasattr(families.transformer_of(made).model, "lm_head")
+    return made
+
+
+def answer(clip: Any) -> tuple[list[int], torch.Tensor]:
+    """Twelve ids behind a fixed prompt, and the first one's logits."""
+    x = torch.randn(1, 9, 64, generator=torch.Generator().manual_seed(2))
+    positions = torch.arange(9).expand(3, 9)
+    sampling = pack("vino_core.encoder.engine").Sampling(12)
+    with torch.inference_mode(), pack("nodes.comfy.vlm").open_engine(clip, 32) as engine:
+        ids = engine.generate_ids(x, positions, sampling=sampling)
+        return ids, engine.logits(engine.decode(x, positions)[0])
+
+
+@pytest.mark.parametrize("cloned", [False, True])
+def test_a_text_encoder_of_load_clip_writes_the_same_text(
+    clip: Any, encoder_file: Path, monkeypatch: pytest.MonkeyPatch, cloned: bool
+) -> None:
+    """Core leaves the head out; it is read from the file, which the CLIP knows. The embedding would write noise."""
+    other = stock(encoder_file, monkeypatch)
+    (ids, logits), (wanted, first) = answer(other.clone() if cloned else other), answer(clip)
+    assert ids == wanted and len(set(ids)) > 1
+    assert torch.equal(logits, first)
+
+
+def without_head(folder: Path, **instead: torch.Tensor) -> Path:
     tensors, metadata = vogue_text_encoder(VOGUE_GOLDENS)
     del tensors["lm_head.weight"]
-    save_file(tensors, tmp_path / "te.safetensors", metadata)
+    save_file(
+        tensors | {name.replace("__", "."): value for name, value in instead.items()},
+        folder / "te.safetensors",
+        metadata,
+    )
+    return folder / "te.safetensors"
+
+
+def test_without_any_head_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Conditioning works all the same."""
+    path = without_head(tmp_path)
     x, positions = torch.zeros(1, 3, 64), torch.arange(3).expand(3, 3)
-    with torch.inference_mode(), pack("nodes.comfy.vlm").open_engine(load(tmp_path / "te.safetensors"), 16) as engine:
-        assert torch.isfinite(engine.decode(x, positions)[0]).all()
-        with pytest.raises(error(), match=r"without the layer that writes text.*lm_head\.weight"):
-            engine.generate(x, positions)
+    vlm = pack("nodes.comfy.vlm")
+    unknown = load(path)
+    unknown.patcher.cached_patcher_init = None
+    named = rf"'{re.escape(str(path))}' holds Qwen2\.5-VL-7B-Instruct without the layer that writes text"
+    what_to_do = r"Load it with VINO Text Encoder Loader, from a file that holds lm_head\.weight: Qwen's own"
+    for made, reason in (
+        (stock(path, monkeypatch), named),
+        (load(path), named),
+        (
+            unknown,
+            r"without the layer that writes text \(lm_head\.weight\), by a node that does not tell from which file",
+        ),
+    ):
+        with torch.inference_mode(), vlm.open_engine(made, 16) as engine:
+            assert torch.isfinite(engine.decode(x, positions)[0]).all()
+            with pytest.raises(error(), match=rf"clip: .*{reason}.*{what_to_do}"):
+                engine.generate(x, positions)
+
+
+def test_a_head_that_cannot_be_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = without_head(tmp_path, lm_head__weight=torch.zeros(4, 64, dtype=torch.float8_e4m3fn))
+    with pytest.raises(error(), match=r"lm_head\.weight\) as float8_e4m3fn \[4, 64\].*Load it with VINO Text"):
+        answer(stock(path, monkeypatch))
 
 
 def test_a_scaled_fp8_file_stays_near(engine: Any, tmp_path: Path) -> None:

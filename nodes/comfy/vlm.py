@@ -15,6 +15,7 @@ import comfy.model_management
 import comfy.ops
 import comfy.utils
 import torch
+import torch.nn.functional as F
 from comfy.sd import CLIP
 from torch import Tensor
 
@@ -32,6 +33,7 @@ from ...vino_core.encoder.next_token import NextToken
 from ...vino_core.encoder.tokenizer import plain_tokenizer, special_id
 from ...vino_core.errors import InputError
 from .families import FAMILIES, Family, family_of, transformer_of
+from .head import read_head
 
 
 def network_of(clip: CLIP) -> tuple[Any, Family]:
@@ -65,7 +67,9 @@ class ComfyVLM(TextGeneration):
     """See `vino_core.encoder.engine.VLMEngine`. The weights must be loaded while it is used, see `open_engine`."""
 
     def __init__(self, clip: CLIP, passes: int = 0, visuals: int = 0) -> None:
+        self._clip = clip
         self._transformer, self._family = network_of(clip)
+        self._head: Tensor | None = None
         self._tokenizer = getattr(clip.tokenizer, clip.tokenizer.clip).tokenizer
         self._tokenize = plain_tokenizer(self._tokenizer)
         self._layers = self._transformer.model.layers[: None if self._family.core.whole else -1]
@@ -133,13 +137,15 @@ class ComfyVLM(TextGeneration):
         on_token: Callable[[int], None] | None = None,
         prompt: Sequence[int] = (),
     ) -> list[int]:
-        """See `VLMEngine`. Raises InputError when the model was loaded without its head."""
+        """See `VLMEngine`. Raises InputError when the model was loaded without its head, and its file has none."""
         transformer, model = self._transformer, self._transformer.model
         choose = NextToken(sampling, prompt)
         stops = {self.token_id(IM_END), self.token_id(END_OF_TEXT)}
         # One token at a time is bound by reading the weights: like core, don't widen them where bfloat16 is fast.
         bf16 = comfy.model_management.should_use_bf16(self.device)
         x = x.to(self.device, torch.bfloat16 if bf16 else torch.float32)
+        if self._headless:
+            self._load_head(x.dtype, x.shape[1] + sampling.max_new_tokens)
         position = positions[:, -1:].to(self.device)
         cache = transformer.init_kv_cache(1, x.shape[1] + sampling.max_new_tokens, self.device, x.dtype)
         injection: dict[str, Any] = {}
@@ -164,16 +170,24 @@ class ComfyVLM(TextGeneration):
         return ids
 
     def logits(self, states: Tensor) -> Tensor:
-        """Of the last state of [1, n, hidden_size]: [1, 1, vocabulary]. Raises InputError where the head is missing."""
+        """Of the last state of [1, n, hidden_size]: [1, 1, vocabulary]."""
         head = getattr(self._transformer.model, "lm_head", None)
         if head is not None:
             return head(states[:, -1:])
-        if not self._family.tied:
-            raise InputError(
-                f"clip: this {self._family.title} was loaded without the layer that writes text, as Load CLIP does. "
-                "Use VINO Text Encoder Loader and a file that holds lm_head.weight."
-            )
-        return self._transformer.logits(states)
+        return self._transformer.logits(states) if self._head is None else F.linear(states[:, -1:], self._head)
+
+    @property
+    def _headless(self) -> bool:
+        """Whether the network lacks the head, and its embedding does not stand for it."""
+        return getattr(self._transformer.model, "lm_head", None) is None and not self._family.tied
+
+    def _load_head(self, dtype: torch.dtype, tokens: int) -> None:
+        """Put the head of the CLIP's file beside the weights, for as long as the engine lives."""
+        config = self._transformer.model.config
+        head = read_head(self._clip, self._family.title, (config.vocab_size, config.hidden_size))
+        needed = self.memory(tokens) + head.numel() * dtype.itemsize
+        comfy.model_management.load_models_gpu([self._clip.patcher], memory_required=needed)
+        self._head = head.to(self.device, dtype)
 
     def _advance(self) -> None:
         """One unit of work begins: stop here if the user asked for it."""
