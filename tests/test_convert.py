@@ -85,7 +85,9 @@ def test_back_with_the_text_encoder(tmp_path: Path) -> None:
     back = torch.load(tmp_path / "back.ckpt", weights_only=True)
     for name, tensor in vlm.items():
         assert torch.equal(back[VLM + name], tensor), name
-    assert torch.equal(back[f"{VLM}lm_head.weight"], vlm["model.language_model.embed_tokens.weight"])
+    head, embedding = back[f"{VLM}lm_head.weight"], back[f"{VLM}model.language_model.embed_tokens.weight"]
+    assert torch.equal(head, vlm["model.language_model.embed_tokens.weight"])
+    assert head.data_ptr() == embedding.data_ptr(), "it is in the file once"
 
 
 def test_converted_model_computes_the_reference_output(tmp_path: Path) -> None:

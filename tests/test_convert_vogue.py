@@ -27,6 +27,7 @@ from vogue_files import (
     transformer,
 )
 
+from vino_core.checkpoints import sources
 from vino_core.checkpoints.convert import plan_conversion
 from vino_core.checkpoints.files import (
     check_variant,
@@ -109,9 +110,9 @@ def test_both_variants_in_all_names(tmp_path: Path, queries: int, names: str) ->
     assert metadata["system"] == "vogue" and metadata["learnable_tokens"] == str(queries)
     assert "dropped" not in metadata
 
-    paths = restore(made[0], made[1] if queries else None, tmp_path / "back", vlm=made[-1] if queries else None)
-    assert [path.name for path in paths] == ["model.ckpt", *(["mllm.ckpt"] if queries else [])]
-    for path, expected in zip(paths, (transformer(), source), strict=False):
+    paths = restore(made[0], made[1] if queries else None, tmp_path / "back", vlm=made[-1])
+    assert [path.name for path in paths] == ["model.ckpt", "mllm.ckpt"]
+    for path, expected in zip(paths, (transformer(), source), strict=True):
         back = torch.load(path, weights_only=True)
         assert back.keys() == expected.keys()
         for name, tensor in expected.items():
@@ -274,9 +275,14 @@ def test_command_line_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixtu
     )
     back = ["--out", str(tmp_path / "back")]
     assert main(["convert", "--back", model, "--vlm", encoder, *back]) == 1
-    assert "name both" in capsys.readouterr().err
-    assert main(["convert", "--back", model, *back]) == 1
-    assert "the variant with 8 learnable tokens" in capsys.readouterr().err
+    assert "the variant with 8 learnable tokens. Name its tokens file" in capsys.readouterr().err
+    assert main(["convert", "--back", model, tokens, *back]) == 1
+    error = capsys.readouterr().err
+    assert "--vlm was not given" in error and "rows of its text encoder, in mllm.ckpt" in error
+    assert "Qwen2.5-VL-7B-Instruct with --vlm" in error and "writes model.ckpt alone" in error
+    assert main(["convert", "--back", model, "--out", str(tmp_path / "half")]) == 0
+    assert "mllm.ckpt was not written: it holds the text encoder" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "half").iterdir()] == ["model.ckpt"]
     assert main(["convert", "--back", model, tokens, "--vlm", encoder, "--out", str(tmp_path / "back.ckpt")]) == 1
     assert "model.ckpt and mllm.ckpt. Name a folder" in capsys.readouterr().err
     assert main(["convert", "--back", model, tokens, "--vlm", encoder, *back]) == 0
@@ -284,6 +290,19 @@ def test_command_line_there_and_back(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "official" / "mllm.ckpt").unlink()
     assert main(["convert", str(paths[0]), *config, *out, "--name", "alone"]) == 0
     assert "without learnable tokens" in capsys.readouterr().out
+
+
+def test_the_way_back_holds_a_part_of_one_tensor_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = convert(tmp_path, transformer(), mllm(QUERIES))
+    monkeypatch.setattr(sources, "PART", 2**20)
+    seen: list[tuple[int, int]] = []
+    paths = restore(*made[:2], tmp_path / "back", vlm=made[2], progress=lambda *counts: seen.append(counts))
+    assert mllm(QUERIES)[EMBEDDING].nbytes > 15 * 2**20, "the tables are many parts"
+    assert max(count for count, _ in seen) <= 2**20
+    assert {total for _, total in seen} == {sum(count for count, _ in seen)}
+    back = torch.load(paths[1], weights_only=True, mmap=True)
+    for name in (EMBEDDING, HEAD):
+        assert torch.equal(back[name], mllm(QUERIES)[name]), name
 
 
 def test_config_of_the_published_shapes_without_metadata() -> None:

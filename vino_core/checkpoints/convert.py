@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
-from math import prod
 from pathlib import Path
 from re import fullmatch
 
@@ -20,9 +19,6 @@ from .layouts import VECTORS, Piece, by_native, encoder_pieces, model_pieces, st
 from .official import Dimensions, open_official
 from .sources import Checkpoint
 from .writing import Plan
-
-_PART = 64 * 2**20
-"""Bytes of a tensor that are in memory at a time."""
 
 
 def _cast(name: str, rows: Tensor, dtype: torch.dtype) -> Tensor:
@@ -48,11 +44,7 @@ class _Source:
     def parts(self, name: str) -> Iterator[Tensor]:
         dtype = self.tensors[name].dtype
         for piece in self._groups[name]:
-            row = prod(piece.columns) * self._checkpoint.tensors[piece.official].dtype.itemsize
-            step = max(1, _PART // row)
-            for start in range(0, piece.rows, step):
-                count = min(step, piece.rows - start)
-                rows = self._checkpoint.rows(piece.official, piece.official_start + start, count)
+            for rows in self._checkpoint.parts(piece.official, piece.official_start, piece.rows):
                 yield _cast(piece.official, rows, dtype)
 
     def plan(self, path: Path, metadata: Mapping[str, str]) -> Plan:

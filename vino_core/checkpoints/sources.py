@@ -21,6 +21,8 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 _WRAPPERS = ("state_dict", "model_state_dict", "module", "model")
 _REMAP = 256 * 2**20
 """After so many bytes read the mapping is renewed, so that pages already used do not count as ours any more."""
+PART = 64 * 2**20
+"""Bytes of a tensor that are in memory at a time."""
 
 
 class SafetensorsFile:
@@ -57,6 +59,11 @@ class PickleFile:
         self._spans = {name: self._span(name, tensor) for name, tensor in self._unwrap(self._load()).items()}
         self.tensors = {name: TensorInfo(span.dtype, span.shape) for name, span in self._spans.items()}
         self._mapped = MappedFile(path)
+
+    @property
+    def starts(self) -> dict[str, int]:
+        """The byte at which each tensor's storage begins."""
+        return {name: span.start for name, span in self._spans.items()}
 
     def read(self, name: str) -> Tensor:
         return self._mapped.tensor(self._spans[name])
@@ -228,6 +235,13 @@ class Checkpoint:
         self._read += info.size * count // max(1, info.shape[0]) if info.shape else info.size
         tensor = self.read(name)
         return (tensor[start : start + count] if info.shape else tensor).contiguous()
+
+    def parts(self, name: str, start: int, count: int) -> Iterator[Tensor]:
+        """`count` rows from `start` on, as many at a time as `PART` allows. Hold each only until the next."""
+        info = self.tensors[name]
+        step = max(1, PART // max(1, prod(info.shape[1:]) * info.dtype.itemsize))
+        for first in range(start, start + count, step):
+            yield self.rows(name, first, min(step, start + count - first))
 
     def release(self) -> None:
         """Unmap the files; the next read maps them again."""

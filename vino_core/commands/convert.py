@@ -9,7 +9,7 @@ import torch
 from tqdm import tqdm
 
 from ..checkpoints.convert import plan_conversion
-from ..checkpoints.files import LEARNABLE
+from ..checkpoints.files import LEARNABLE, made_for
 from ..checkpoints.manifest import has_manifest
 from ..checkpoints.official import read_dimensions
 from ..checkpoints.restore import restore
@@ -77,7 +77,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--vlm",
         type=Path,
         help="with --back: the text encoder (folder or file), whose weights are copied too, so that no published name "
-        "is missing",
+        "is missing; VOGUE's tokens are written as rows of it, so they need it",
     )
 
 
@@ -94,8 +94,21 @@ def _back(options: argparse.Namespace) -> int:
             "Example: vino convert --back vino_bf16.safetensors vino_tokens.safetensors --out vino.ckpt"
         )
     model, tokens = (*options.input, None)[:2]
-    for path in restore(model, tokens, options.out, vlm=options.vlm, overwrite=options.overwrite):
+    with tqdm(unit="B", unit_scale=True, desc="converting") as bar:
+
+        def progress(count: int, total: int) -> None:
+            bar.total = total
+            bar.update(count)
+
+        paths = restore(model, tokens, options.out, vlm=options.vlm, overwrite=options.overwrite, progress=progress)
+    for path in paths:
         print(f"{path}  ({path.stat().st_size / 1e6:,.1f} MB, official layout)")
+    published = made_for(model).published
+    for file in published.files[len(paths) :]:
+        print(
+            f"{file.name} was not written: it holds the text encoder, and the learnable tokens of the variant that has "
+            f"them. Name {published.vlm_title} with --vlm, and the tokens file if there is one, to write it too."
+        )
     return 0
 
 
