@@ -1,4 +1,5 @@
-"""From VOGUE's published files to a picture: `vino convert`, then `vino generate`, of both variants, in miniature."""
+"""From VOGUE's published files to a picture: `vino convert`, then `vino generate`, of both variants, in miniature; and
+thinking mode."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from paths import qwen_tokenizer
+from paths import GOLDENS, qwen_tokenizer
 from PIL import Image
 from tiny_files import MODEL, write_tiny_files
 from tiny_vogue_vlm import CONFIG, HIDDEN, random_state
@@ -18,6 +19,8 @@ from vogue_files import EMBEDDING, HEAD, VLM
 from vino_core.checkpoints.layouts import by_official, model_pieces
 from vino_core.cli import main
 from vino_core.config import ConnectorConfig
+from vino_core.encoder.encode import encode_branches
+from vino_core.encoder.engine import Sampling
 from vino_core.mmdit.model import MMDiT
 from vino_core.systems.vogue import VOGUE
 
@@ -112,3 +115,100 @@ def test_files_of_the_other_system(files: Path, tmp_path: Path, capsys: pytest.C
         generate(files, tmp_path, "hidden", "--system", "vino", "--tokens", files / "vino_tokens_tiny.safetensors") == 1
     )
     assert "vogue_hidden.safetensors: made for vogue, not vino" in capsys.readouterr().err
+
+
+def drawn(files: Path, out: Path, *words: object) -> int:
+    """`vino generate` on one picture, with few tokens of text."""
+    named = ["--model", files / "vogue_hidden.safetensors", "--vae", files / "vae", "--out", out]
+    named += ["--text-encoder", files / "qwen_2.5_vl_7b_queries.safetensors", "--frames", 5, "--steps", 1]
+    return main(["generate", *map(str, [*named, "--dtype", "float32", "--device", "cpu", *words])])
+
+
+@pytest.fixture
+def brief(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The miniature has nothing to say, so it says it in six tokens."""
+    usual = Sampling(max_new_tokens=6, repetition_penalty=1.05)
+    monkeypatch.setattr("vino_core.encoder.think.usual_sampling", lambda system: usual)
+
+
+PICTURE = str(GOLDENS / "media" / "img_a.png")
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "size"),
+    [("annotated", "i2v", ("--area", 3072)), ("canvas", "multiid", ("--width", 64, "--height", 48))],
+)
+def test_thinking_decides_task_and_prompt(
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    brief: None,
+    kind: str,
+    task: str,
+    size: tuple[object, ...],
+) -> None:
+    encoded: list[str] = []
+    monkeypatch.setattr(
+        "vino_core.pipeline.encode_branches",
+        lambda engine, system, branches, visuals: (
+            encoded.append(branches[0].text) or encode_branches(engine, system, branches, visuals)
+        ),
+    )
+    assert drawn(files, tmp_path, "--think", kind, "--prompt", "", "--image", PICTURE, *size) == 0
+    (sidecar,) = tmp_path.glob(f"*_{task}.json")
+    record = json.loads(sidecar.read_text())
+    thought, settings = record["thought"], record["settings"]
+    assert thought["plan"] and thought["prompt"] and set(thought) == {"plan", "prompt"}
+    assert (settings["task"], settings["prompt"]) == (task, thought["prompt"])
+    assert (record["asked"]["think"], record["asked"]["prompt"], record["asked"]["preset"]) == (kind, "", task)
+    assert encoded == [VOGUE.presets[task].instruction + thought["prompt"]]
+    shown = capsys.readouterr().out
+    assert f"plan: {thought['plan']}\n  prompt: {thought['prompt']}" in shown
+    assert (tmp_path / record["file"]).suffix == ".mp4"
+
+
+def test_a_resume_compares_thinking(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, brief: None) -> None:
+    def run(**fields: object) -> int:
+        row = {"index": "one", "task": "i2v", "caption": "x", "ref_image_paths": [PICTURE], **fields}
+        (tmp_path / "list.json").write_text(json.dumps([row]))
+        return drawn(files, tmp_path / "out", "--tasks", tmp_path / "list.json", "--area", 3072)
+
+    assert run(think="annotated") == 0
+    assert json.loads((tmp_path / "out" / "one.json").read_text())["thought"]["plan"]
+    assert run(think="annotated") == 0
+    assert "1 of 1 done already" in capsys.readouterr().out
+    assert run() == 1
+    assert "exists with other settings (think)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--think", "annotated", "--preset", "multiid"), "runs as the task i2v, not as multiid. Choose that one"),
+        (("--think", "canvas", "--understand"), "both --understand and thinking are asked for"),
+        (("--think", "annotated", "--frames", "1"), "goes on from a picture: frames is 1"),
+        (("--think", "annotated", "--image", PICTURE), r"'i2v' takes 1 picture(s) and 0 video(s), not 2 and 0"),
+        (("--think", "canvas", "--system", "vino"), "vino has no thinking mode; vogue and vogue-tiny have"),
+    ],
+)
+def test_contradictions_are_found_before_a_word_is_written(
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    monkeypatch.setattr("vino_core.encoder.think.think", lambda *_, **__: pytest.fail("it thinks"))
+    tokens = ["--tokens", files / "vino_tokens_tiny.safetensors"] if "vino" in words else []
+    assert drawn(files, tmp_path, "--prompt", "x", "--image", PICTURE, *tokens, *words) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_row_that_contradicts_itself_is_named(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    row = {"index": "two", "task": "multiid", "caption": "", "ref_image_paths": [PICTURE], "think": "annotated"}
+    (tmp_path / "list.json").write_text(json.dumps([row]))
+    assert drawn(files, tmp_path / "out", "--tasks", tmp_path / "list.json") == 1
+    assert "two: thinking: a picture of the kind 'annotated' runs as the task i2v" in capsys.readouterr().err

@@ -110,9 +110,10 @@ def test_a_missing_file_is_known_and_fails_only_its_own_item(tmp_path: Path) -> 
 def test_more_than_one_video_and_own_seeds(tmp_path: Path) -> None:
     videos = [str(touch(tmp_path, name)) for name in ("a.mp4", "b.mp4")]
     row = {"index": "1", "task": "tv2v", "caption": "", "ref_video_path": videos, "seed": 3, "negative": "no"}
+    row["think"] = "canvas"
     (task,) = load_tasks(write(tmp_path, [row]), VINO)
     assert [str(path) for path in task.videos] == videos
-    assert (task.seed, task.negative) == (3, "no")
+    assert (task.seed, task.negative, task.think) == (3, "no", "canvas")
 
 
 @pytest.mark.parametrize(
@@ -126,6 +127,7 @@ def test_more_than_one_video_and_own_seeds(tmp_path: Path) -> None:
         ([{"index": "../a", "task": "t2i", "caption": ""}], "names the output file"),
         ([{"index": "a", "task": "t2i", "caption": "", "colour": 1}], "unknown fields.*colour"),
         ([{"index": "a", "task": "ti2i", "caption": "", "ref_image_paths": "no.png"}], "no.png'; it must be list"),
+        ([{"index": "a", "task": "t2i", "caption": "", "think": True}], "think is True; it must be str or nothing"),
         ([{"index": "a", "task": "t2i", "caption": ""}] * 2, "index a occurs more than once"),
     ],
 )

@@ -14,8 +14,9 @@ from .errors import InputError
 from .media.references import Clip, References, Wanted
 from .systems.base import Preset, System
 
-FIELDS = {"index", "task", "caption", "ref_image_paths", "ref_video_path", "ref_image_have_base", "seed", "negative"}
-"""`seed`, `negative` and a list of videos under `ref_video_path` are ours; the rest is the official format."""
+FIELDS = {"index", "task", "caption", "ref_image_paths", "ref_video_path", "ref_image_have_base"}
+FIELDS |= {"seed", "negative", "think"}
+"""The second line and a list of videos under `ref_video_path` are ours; the rest is the official format."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "index": (str, int),
@@ -25,12 +26,16 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "ref_video_path": (str, list, type(None)),
     "seed": (int, type(None)),
     "negative": (str, type(None)),
+    "think": (str, type(None)),
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """One row of a task list. `preset` names the settings to start from; at the paths in `missing` there is no file."""
+    """One row of a task list. `preset` names the settings to start from; at the paths in `missing` there is no file.
+
+    `think` is the kind of drawn picture that the prompt is to be thought out from, if any.
+    """
 
     index: str
     preset: str
@@ -40,6 +45,7 @@ class Task:
     base_image: bool = False
     seed: int | None = None
     negative: str | None = None
+    think: str | None = None
 
     @property
     def missing(self) -> tuple[Path, ...]:
@@ -141,6 +147,7 @@ def _task(row: Any, number: int, path: Path, system: System) -> Task:
         base_image=base_image,
         seed=row.get("seed"),
         negative=row.get("negative"),
+        think=row.get("think"),
     )
 
 

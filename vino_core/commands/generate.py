@@ -7,16 +7,21 @@ import json
 import secrets
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import InputError
 from ..media.output import check_folder
+from ..systems import THINKING, check_thinking, get_thinking
 from ..systems.base import System
 from ..tasks import Task, get_preset, load_tasks, prepare_references, target_size
 from .loading import add_file_arguments, add_machine_arguments, choose_system, given_files, load_pipeline
+
+if TYPE_CHECKING:
+    from ..encoder.think import Thought
+    from ..request import Request
 
 OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
 
@@ -30,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--tasks", type=Path, help="a task list (JSON) instead of --prompt")
     what.add_argument("--preset", help="take the settings of this task instead of the one that the input makes it")
     what.add_argument("--understand", action="store_true", help="let the text encoder rewrite the prompt first")
+    what.add_argument(
+        "--think",
+        choices=THINKING,
+        help="let the text encoder work out the prompt from what is drawn: on a picture that the video begins with, or "
+        "on a canvas of subjects and plans. The prompt may then be ''. VOGUE only",
+    )
     how = parser.add_argument_group("settings (default: the task's own)")
     how.add_argument("--negative", help="negative prompt; '' for none")
     how.add_argument("--width", type=int)
@@ -53,6 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("Give either --prompt or --tasks.")
     system = choose_system(arguments)
     tasks = load_tasks(arguments.tasks, system) if arguments.tasks else [_single(arguments, system)]
+    if arguments.think:
+        tasks = [replace(task, think=arguments.think) for task in tasks]
+    for task in tasks:
+        _check_thinking(task, arguments, system)
     todo = [task for task in tasks if not _done(task, arguments)]
     print(f"{len(tasks) - len(todo)} of {len(tasks)} done already" if len(todo) < len(tasks) else f"{len(tasks)} to do")
     if not todo:
@@ -76,13 +91,28 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _single(arguments: argparse.Namespace, system: System) -> Task:
-    frames = arguments.frames
+    frames, preset = arguments.frames, arguments.preset
+    if arguments.think and preset is None:
+        preset = get_thinking(system, arguments.think).task
     if frames is None:
-        frames = get_preset(system, arguments.preset).frames if arguments.preset else 1
+        frames = get_preset(system, preset).frames if preset else 1
     name = system.default_task(len(arguments.image), len(arguments.video), frames, arguments.base_image)
+    name = preset or name
     index = f"{time.strftime('%Y%m%d-%H%M%S')}_{name}"
     images, videos = tuple(arguments.image), tuple(arguments.video)
-    return Task(index, arguments.preset or name, arguments.prompt, images, videos, arguments.base_image)
+    return Task(index, name, arguments.prompt, images, videos, arguments.base_image)
+
+
+def _check_thinking(task: Task, arguments: argparse.Namespace, system: System) -> None:
+    """Raise InputError for a task that is to be thought about and cannot."""
+    if task.think is None:
+        return
+    if arguments.understand:
+        raise InputError(f"{task.index}: both --understand and thinking are asked for. Leave one of them out.")
+    try:
+        check_thinking(system, task.think, arguments.preset or task.preset, "Choose that one, or do not think.")
+    except InputError as error:
+        raise InputError(f"{task.index}: {error}") from error
 
 
 def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -93,7 +123,7 @@ def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     weights = {name: path.name for name, path in given_files(arguments).items()}
     files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
     row = {"preset": arguments.preset or task.preset, "prompt": task.prompt, "base_image": task.base_image}
-    return {**asked, **row, **files, "task_negative": task.negative, "seed": seed, **weights}
+    return {**asked, **row, **files, "task_negative": task.negative, "think": task.think, "seed": seed, **weights}
 
 
 def _done(task: Task, arguments: argparse.Namespace) -> bool:
@@ -108,11 +138,12 @@ def _done(task: Task, arguments: argparse.Namespace) -> bool:
         raise InputError(f"{sidecar} was not made by `vino generate`. Choose another --out, or --overwrite.")
     if not (arguments.out / record["file"]).is_file():
         return False
-    if record["asked"] == _asked(task, arguments):
+    before, asked = record["asked"], _asked(task, arguments)
+    changed = [name for name in {**asked, **before} if before.get(name) != asked.get(name)]
+    if not changed:
         return True
     if arguments.overwrite:
         return False
-    changed = [name for name, value in _asked(task, arguments).items() if record["asked"].get(name) != value]
     raise InputError(
         f"{sidecar} exists with other settings ({', '.join(changed)}). Choose another --out, or --overwrite."
     )
@@ -143,7 +174,7 @@ class _Generator:
         from ..media.output import write_image, write_text, write_video
 
         started = time.perf_counter()
-        request = self.request(task)
+        request, thought = self.reworded(self.request(task), task)
         with tqdm(total=request.steps, desc=f"  {task.index}", unit="step", leave=False) as bar:
             frames = self.pipeline.generate(request, lambda done, steps, latents: bar.update(done - bar.n))
         file = self.arguments.out / f"{task.index}{'.png' if len(frames) == 1 else '.mp4'}"
@@ -156,6 +187,7 @@ class _Generator:
             "file": file.name,
             "asked": _asked(task, self.arguments),
             "settings": settings,
+            **({} if thought is None else {"thought": asdict(thought)}),
             "files": {name: str(path) for name, path in given_files(self.arguments).items()},
             "machine": {"device": str(self.pipeline.device), "dtype": self.arguments.dtype, "torch": torch_version},
             "seconds": round(time.perf_counter() - started, 2),
@@ -163,12 +195,41 @@ class _Generator:
         write_text(file.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False))
         return file
 
-    def request(self, task: Task) -> Any:
-        """The full request of a task: its preset, what the references decide, what the flags override."""
+    def reworded(self, request: Request, task: Task) -> tuple[Request, Thought | None]:
+        """The request with the prompt that the text encoder writes, where it is asked to, and what it thought."""
         import torch
+        from tqdm import tqdm
 
         from ..encoder.encode import encode_visuals
-        from ..encoder.understand import rewrite_prompt
+        from ..encoder.think import think
+        from ..encoder.understand import rewrite_prompt, usual_sampling
+
+        if not (self.arguments.understand or task.think):
+            return request, None
+        system, engine, thought = self.pipeline.system, self.pipeline.engine, None
+        request.validate(system)  # writing takes long
+        with self.pipeline.resident(engine.model), torch.inference_mode():
+            visuals = encode_visuals(engine, request.references, system.vision, understanding=True)
+            if task.think:
+                most = 2 * usual_sampling(system).max_new_tokens
+                with tqdm(total=most, desc="  thinking", unit="token", leave=False) as bar:
+                    thought = think(
+                        engine,
+                        system,
+                        task.think,
+                        request.prompt,
+                        visuals,
+                        on_token=lambda done: bar.update(done - bar.n),
+                    )
+                prompt = thought.prompt
+                print(f"  plan: {thought.plan}\n  prompt: {prompt}", flush=True)
+            else:
+                prompt = rewrite_prompt(engine, system, request.prompt, visuals)
+                print(f"  rewritten: {prompt}", flush=True)
+        return replace(request, prompt=prompt), thought
+
+    def request(self, task: Task) -> Request:
+        """The full request of a task: its preset, what the references decide, what the flags override."""
         from ..media.images import read_image
         from ..media.references import Clip
         from ..request import Request
@@ -190,14 +251,8 @@ class _Generator:
         height, width, frames = target_size(preset, references, frames)
         negative = next(text for text in (arguments.negative, task.negative, preset.negative) if text is not None)
         seed = task.seed if task.seed is not None else arguments.seed
-        prompt = task.prompt
-        if arguments.understand:
-            with self.pipeline.resident(self.pipeline.engine.model), torch.inference_mode():
-                visuals = encode_visuals(self.pipeline.engine, references, system.vision, understanding=True)
-                prompt = rewrite_prompt(self.pipeline.engine, system, prompt, visuals)
-            print(f"  rewritten: {prompt}", flush=True)
         request = Request(
-            prompt=prompt,
+            prompt=task.prompt,
             width=width,
             height=height,
             frames=frames,
