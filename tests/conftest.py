@@ -15,6 +15,7 @@ for folder in (ROOT, ROOT / "tools", ROOT / "tests"):
 
 from comfy_server import ComfyServer  # noqa: E402
 from server_media import upload_media  # noqa: E402
+from tiny_vogue_weights import write_tiny_vogue_weights  # noqa: E402
 from tiny_weights import write_tiny_weights  # noqa: E402
 
 
@@ -23,6 +24,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
     """A running ComfyUI with this pack, the tests' own nodes, miniature random weights, and pictures and a clip."""
     comfyui = ComfyServer(tmp_path_factory.mktemp("comfyui"), stubs=True)
     write_tiny_weights(comfyui.models)
+    write_tiny_vogue_weights(comfyui.models)
     with comfyui:
         upload_media(comfyui)
         yield comfyui

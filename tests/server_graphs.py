@@ -8,10 +8,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from comfy_server import ROOT, Graph
+from workflows.kits import VINO_KIT
+from workflows.shipped import TASKS
+from workflows.task import Task
 
 WORKFLOWS = ROOT / "workflows"
 NAMES = sorted(path.stem for path in (WORKFLOWS / "api").glob("*.json"))
+OF_TASKS: dict[str, Task] = {task.name: task for task in TASKS}
+VINO_NAMES = [name for name in NAMES if name not in OF_TASKS or OF_TASKS[name].kit is VINO_KIT]
 WIDTH, HEIGHT, LENGTH, STEPS = 96, 64, 5, 2
+
+LOADERS = {"LoadImage": "image", "LoadVideo": "file"}
+"""Nodes that load what the user supplies, and the input that names it."""
 
 # Inputs to replace, by node type and input name; an input that a graph does not have stays away.
 SMALL: dict[str, dict[str, Any]] = {
@@ -19,6 +27,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "VINOSampler": {"steps": STEPS},
     "VINOScheduler": {"steps": STEPS},
     "VINOPromptRewriter": {"max_new_tokens": 8},
+    "VINOAsk": {"max_new_tokens": 8},
+    "VINOThink": {"max_new_tokens": 8},
     # One tile: overlapping ones would be decoded twice.
     "VAEDecodeTiled": {"tile_size": 1024},
     "VINOTrainLora": {"steps": STEPS, "rank": 2, "resolution": 64, "training_dtype": "fp32"},
@@ -56,7 +66,7 @@ def small(graph: Graph, media: str = "", small_target: bool = False) -> Graph:
         references["length"] = min(references["length"], LENGTH)
         if small_target:
             references.update({"size": "custom", "size.width": WIDTH, "size.height": HEIGHT})
-    for kind, name in (("LoadImage", "image"), ("LoadVideo", "file")):
+    for kind, name in LOADERS.items():
         for loader in nodes(graph, kind):
             loader[name] = media + loader[name]
     return graph

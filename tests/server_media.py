@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
-from comfy_server import ROOT, ComfyServer
+from comfy_server import ROOT, ComfyServer, Graph
 from PIL import Image
+from server_graphs import LOADERS, nodes
+from workflows.samples import annotated, canvas
 from workflows.training import FOLDER
 
 GOLDENS = ROOT / "tests" / "goldens" / "vino" / "media"
@@ -34,6 +37,21 @@ REAL_FILES = {
 }
 
 
+UNIVIDEO = ROOT.parent / "shared" / "media" / "univideo_demo"
+UNIVIDEO_FILES = {
+    "vogue_image_to_video": ("i2v_1.png",),
+    "vogue_edit_image": ("i2i_edit_1.jpg",),
+    "vogue_edit_image_with_reference": ("in-context-v2v_id_addition_images.jpeg", "i2i_edit_1.jpg"),
+    "vogue_references_to_video": tuple(f"in-context-generation_{name}" for name in ("1.png", "2.png", "3.jpg")),
+    "vogue_edit_video": ("v2v_edit_video.mp4",),
+    "vogue_edit_video_with_reference": ("in-context-v2v_id_swap_ID.jpeg", "v2v_edit_video.mp4"),
+    "vogue_understand": ("understanding_1.mp4",),
+    "vogue_think_annotated": ("i2v_1.png",),
+    "vogue_think_canvas": ("in-context-generation_1.png",),
+}
+"""Published examples by workflow, in the order of its Load nodes; they lie beside the project, or not."""
+
+
 def upload_media(server: ComfyServer) -> None:
     """Send every file, through the route that the frontend uses."""
     for name, path in FILES.items():
@@ -41,6 +59,10 @@ def upload_media(server: ComfyServer) -> None:
     for name, path in REAL_FILES.items():
         if path.exists():
             server.upload(path, f"real_{name}")
+    for path in UNIVIDEO.glob("*.*"):
+        server.upload(path)
+    for name, drawn in (("annotated", annotated()), ("canvas", canvas())):
+        drawn.save(server.folders["input"] / f"{name}.png")
     write_dataset(server.folders["input"] / FOLDER)
 
 
@@ -55,6 +77,16 @@ def write_dataset(folder: Path) -> None:
 def media_sets() -> list[str]:
     """Prefixes of the uploaded sets: the small one always, the published one where it is at hand."""
     return ["", "real_"] if all(path.exists() for path in REAL_FILES.values()) else [""]
+
+
+def published_files(graph: Graph, name: str) -> Graph:
+    """The graph of workflow `name`, loading the published examples where there are some and they are at hand."""
+    graph = copy.deepcopy(graph)
+    files = iter(UNIVIDEO_FILES.get(name, ()) if UNIVIDEO.is_dir() else ())
+    for kind, file in LOADERS.items():
+        for inputs in nodes(graph, kind):
+            inputs[file] = next(files, inputs[file])
+    return graph
 
 
 @dataclass(frozen=True)

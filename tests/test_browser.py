@@ -9,9 +9,12 @@ from pathlib import Path
 
 import pytest
 from comfy_server import ComfyServer, Graph
-from server_graphs import HEIGHT, LENGTH, NAMES, SMALL, WIDTH, WORKFLOWS, node_id, shipped
-from server_media import assert_alive, read_saved
+from server_graphs import HEIGHT, LENGTH, LOADERS, NAMES, OF_TASKS, SMALL, WIDTH, WORKFLOWS, node_id, shipped
+from server_media import assert_alive, published_files, read_saved
+from server_runs import check_texts, expected_size, small_areas
 from workflows.frontend import Frontend, find_chromium, frontend
+
+from vino_core.systems.vino import VINO
 
 REASON = os.environ.get("VINO_SKIP_BROWSER") or (None if find_chromium() else "no Chromium on PATH")
 
@@ -20,7 +23,7 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"browser tests: {REA
 
 @pytest.fixture(scope="module")
 def browser(server: ComfyServer) -> Iterator[Frontend]:
-    with frontend(server.url) as page:
+    with small_areas(server), frontend(server.url) as page:
         yield page
 
 
@@ -31,27 +34,39 @@ def comparable(graph: Graph) -> dict[str, tuple[str, dict]]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_opens_and_runs(server: ComfyServer, browser: Frontend, tmp_path: Path, name: str) -> None:
-    browser.load(json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")))
+    wanted = published_files(shipped(name), name)
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    for node in workflow["nodes"]:
+        if node["type"] in LOADERS:
+            node["widgets_values"][0] = wanted[str(node["id"])]["inputs"][LOADERS[node["type"]]]
+    browser.load(workflow)
     assert browser.problems() == []
 
     shown = comparable(browser.api())
-    for node, (class_type, inputs) in comparable(shipped(name)).items():
+    for node, (class_type, inputs) in comparable(wanted).items():
         assert shown[node][0] == class_type
         assert shown[node][1] | inputs == shown[node][1], "UI and API files differ"
 
     for class_type, values in SMALL.items():
         browser.set_widgets(class_type, values)
-    size = {"size": "custom", "size.width": WIDTH, "size.height": HEIGHT}
-    length = 1 if "SaveImage" in (class_type for class_type, _ in shown.values()) else LENGTH
+    types = {class_type for class_type, _ in shown.values()}
+    system = OF_TASKS[name].kit.system if name in OF_TASKS else VINO
+    length = 1 if "SaveImage" in types else LENGTH
+    # Where all have one size, that is the one of what is edited.
+    size = {} if system.one_size else {"size": "custom", "size.width": WIDTH, "size.height": HEIGHT}
     browser.set_widgets("VINOReferences", {**size, "length": length})
+    graph = browser.api()
 
     result = server.wait(browser.run())
     browser.page.wait_for_timeout(500)
     browser.page.screenshot(path=str(tmp_path / f"{name}.png"))
     assert browser.problems() == []
-    (file,) = result.files(node_id(shipped(name), "SaveImage", "SaveVideo"))
+    check_texts(result, graph)
+    if not types & {"SaveImage", "SaveVideo"}:
+        return
+    (file,) = result.files(node_id(graph, "SaveImage", "SaveVideo"))
     saved = read_saved(file)
-    assert saved.size == (WIDTH, HEIGHT)
+    assert saved.size == expected_size(server, graph, system, WIDTH * HEIGHT)
     assert len(saved.frames) == length
     assert_alive(saved)
 

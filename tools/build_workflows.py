@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests")]
 
 from comfy_server import ComfyServer  # noqa: E402
+from tiny_vogue_weights import write_tiny_vogue_weights  # noqa: E402
 from tiny_weights import write_tiny_weights  # noqa: E402
 from workflows.frontend import frontend  # noqa: E402
 from workflows.samples import write_dataset, write_samples  # noqa: E402
@@ -39,6 +40,7 @@ def main() -> None:
         write_json(TARGET / "api" / f"{flow.name}.json", flow.api())
     with tempfile.TemporaryDirectory() as folder, ComfyServer(Path(folder)) as server:
         write_tiny_weights(server.models)
+        write_tiny_vogue_weights(server.models)
         write_samples(server.folders["input"])
         write_dataset(server.folders["input"] / FOLDER)
         with frontend(server.url) as page:

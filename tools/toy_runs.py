@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from miniature import LOADERS, SYSTEM
+from workflows.build import build
 from workflows.graph import Graph
-from workflows.tasks import TASKS, build
+from workflows.vino import VINO_TASKS as TASKS
 
 from vino_core.media.output import write_image, write_video
 from vino_core.systems.base import Preset

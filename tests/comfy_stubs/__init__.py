@@ -1,21 +1,30 @@
-"""Nodes for tests only: reference numbers into a graph, and latents out of it. Never shipped."""
+"""For tests only: nodes that bring reference numbers into a graph and latents out of it, Load CLIP for a miniature.
+
+Never shipped.
+"""
 
 from __future__ import annotations
 
 import importlib
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+from unittest.mock import patch
 
 import comfy.model_management
 import comfy.sd
 import comfy.utils
 import folder_paths
 import torch
+from aiohttp import web
 from comfy.model_patcher import CoreModelPatcher
+from comfy.text_encoders import llama
 from comfy_api.latest import ComfyExtension, io
 from safetensors.torch import load_file, save_file
+from server import PromptServer
 
 PACK_FOLDER = "vino"
 
@@ -118,6 +127,32 @@ class TestReferenceVAE(io.ComfyNode):
             vae.first_stage_model, load_device=vae.device, offload_device=comfy.model_management.vae_offload_device()
         )
         return io.NodeOutput(vae)
+
+
+def load_any_size(state_dicts: list[dict], *arguments: Any, **options: Any) -> comfy.sd.CLIP:
+    """How Load CLIP loads, for a Qwen2.5-VL of any size: core's class knows the published one only."""
+    families = pack_module("nodes.comfy.families")
+    family = families.family_in(state_dicts[0])
+    if family is None or family.model.__module__ != llama.__name__:
+        return load_published_size(state_dicts, *arguments, **options)
+    sizes = family.read(state_dicts[0], {}, {})
+    # As core: it leaves the head out.
+    sizes.text["lm_head"] = False
+    with patch.object(llama, family.model.__name__, families.builder(family, sizes)):
+        return load_published_size(state_dicts, *arguments, **options)
+
+
+load_published_size = comfy.sd.load_text_encoder_state_dicts
+comfy.sd.load_text_encoder_state_dicts = load_any_size
+
+
+@PromptServer.instance.routes.post("/tests/area")
+async def set_area(request: web.Request) -> web.Response:
+    """Let VINO References prepare what decides the size of a result at {"area": pixels}; null: as published."""
+    area = (await request.json())["area"]
+    references, core = pack_module("nodes.references"), pack_module("vino_core.tasks")
+    references.prepare_references = partial(core.prepare_references, area=area)
+    return web.Response()
 
 
 class TestNodes(ComfyExtension):

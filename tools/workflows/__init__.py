@@ -1,1 +1,1 @@
-"""The example workflows: described in `tasks`, built by `graph`, arranged by `layout`, drawn by `frontend`."""
+"""The example workflows: told in `vino` and `vogue`, made by `build`, arranged by `layout`, drawn by `frontend`."""

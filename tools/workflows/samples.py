@@ -6,12 +6,14 @@ import math
 from fractions import Fraction
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 SIZE = (768, 512)
 SKY, SEA, SAND, SUN = "#9cc9e8", "#3b7ea1", "#e6cf9b", "#ffd95e"
 SKIN, HAIR, SHIRT, HAT, BAND = "#f0c39e", "#5a3a24", "#c8553d", "#d9b26a", "#5b3f8c"
 STRIPE, PAPER = "#f2b880", "#f4efe6"
+INK, PENCIL = "#e0203a", "#2f3a4a"
+Point = tuple[float, float]
 
 
 def _shirt(draw: ImageDraw.ImageDraw, x: float, y: float, unit: float) -> None:
@@ -53,12 +55,80 @@ def _beach(shift: float = 0.0) -> Image.Image:
     return picture
 
 
+def _arrow(draw: ImageDraw.ImageDraw, points: list[Point], colour: str) -> None:
+    """A line by hand through `points`, with a tip at its end."""
+    draw.line(points, fill=colour, width=7, joint="curve")
+    (x0, y0), (x, y) = points[-2:]
+    turn = math.atan2(y - y0, x - x0)
+    tip = [(x + 12 * math.cos(turn), y + 12 * math.sin(turn))]
+    tip += [(x + 26 * math.cos(turn + side), y + 26 * math.sin(turn + side)) for side in (2.5, -2.5)]
+    draw.polygon(tip, fill=colour)
+
+
+def _write(draw: ImageDraw.ImageDraw, at: Point, text: str, colour: str, size: int = 30) -> None:
+    draw.text(at, text, colour, ImageFont.load_default(size), stroke_width=3, stroke_fill=PAPER)
+
+
+def _bend(start: Point, end: Point, rise: float) -> list[Point]:
+    """Points of an arc between two, `rise` pixels high in its middle."""
+    steps = [index / 16 for index in range(17)]
+    return [
+        (start[0] + t * (end[0] - start[0]), start[1] + t * (end[1] - start[1]) - 4 * rise * t * (1 - t)) for t in steps
+    ]
+
+
+def _boat(draw: ImageDraw.ImageDraw, x: float, y: float, unit: float, colour: str) -> None:
+    """A sailing boat in outline, as one draws it on the margin."""
+    hull = [(-1.4, 0), (1.4, 0), (0.9, 0.6), (-0.9, 0.6), (-1.4, 0)]
+    sail = [(0, -0.1), (0, -2), (1.1, -0.4), (0, -0.4)]
+    for outline in (hull, sail):
+        draw.line([(x + unit * a, y + unit * b) for a, b in outline], fill=colour, width=5, joint="curve")
+
+
+def annotated() -> Image.Image:
+    """The beach, with what should happen drawn on it."""
+    picture = _beach()
+    draw = ImageDraw.Draw(picture)
+    _arrow(draw, _bend((260, 92), (600, 210), 60), INK)
+    _write(draw, (470, 60), "1  sun sets", INK)
+    _boat(draw, 120, 318, 26, INK)
+    _arrow(draw, [(180, 322), (330, 322), (470, 318)], INK)
+    _write(draw, (486, 298), "2  a boat sails by", INK)
+    draw.ellipse((40, 400, 300, 462), outline=INK, width=6)
+    _write(draw, (316, 430), "3  waves wash the sand away", INK)
+    return picture
+
+
+def canvas() -> Image.Image:
+    """A story of three pictures, with arrows and notes."""
+    picture = Image.new("RGB", SIZE, PAPER)
+    draw = ImageDraw.Draw(picture)
+    _person(draw, 130, 130, 44)
+    _hat(draw, 372, 206, 54)
+    beach = _beach().resize((216, 144))
+    picture.paste(beach, (528, 96))
+    draw.rectangle((528, 96, 744, 240), outline=PENCIL, width=4)
+    _boat(draw, 664, 190, 15, PENCIL)
+    _arrow(draw, _bend((372, 114), (190, 70), 40), PENCIL)
+    _arrow(draw, _bend((226, 322), (560, 262), -70), PENCIL)
+    for at, text in (
+        ((60, 344), "1  Mia"),
+        ((262, 250), "2  puts on her hat"),
+        ((300, 384), "3  runs to the sea"),
+        ((532, 444), "and sails away"),
+    ):
+        _write(draw, at, text, PENCIL)
+    _arrow(draw, [(632, 434), (640, 350), (652, 262)], PENCIL)
+    return picture
+
+
 def write_samples(folder: Path) -> None:
-    """Write person.png, shirt.png, hat.png, landscape.png and clip.mp4 into `folder`."""
+    """Write person.png, shirt.png, hat.png, landscape.png, annotated.png, canvas.png and clip.mp4 into `folder`."""
     import av
 
     width, height = SIZE
-    _beach().save(folder / "landscape.png")
+    for name, drawn in (("landscape", _beach()), ("annotated", annotated()), ("canvas", canvas())):
+        drawn.save(folder / f"{name}.png")
     for name, draw_it, top, unit in (
         ("person", _person, 190, 78),
         ("shirt", _shirt, 70, 110),

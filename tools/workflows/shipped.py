@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from .build import build
 from .graph import Workflow
-from .tasks import TASKS, build
 from .training import train_lora
+from .vino import VINO_TASKS
+from .vogue import VOGUE_TASKS
+
+TASKS = (*VINO_TASKS, *VOGUE_TASKS)
 
 
 def workflows() -> list[Workflow]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from vino_core.systems.vino import VINO
-
 from .graph import Workflow
-from .tasks import MODEL_FILE, TEXT_ENCODER_FILE, TOKENS_FILE, VAE_FILE
+from .kits import VINO_KIT
 
 FOLDER = "my_pictures"
 """The dataset of the example, a folder in ComfyUI's input folder."""
@@ -25,10 +23,10 @@ so far is kept, and Run goes on from there. In other workflows, load the file wi
 **Memory**: the whole model in bf16, 26 GB for the published VINO, plus what the steps need.
 
 **Files this workflow needs**
-- `models/diffusion_models/{MODEL_FILE}`
-- `models/embeddings/{TOKENS_FILE}`
-- `models/text_encoders/{TEXT_ENCODER_FILE}`
-- `models/vae/{VAE_FILE}`
+- `models/diffusion_models/{VINO_KIT.model}`
+- `models/embeddings/{VINO_KIT.tokens}`
+- `models/text_encoders/{VINO_KIT.text_encoder}`
+- `models/vae/{VINO_KIT.vae}`
 
 **Licences of the weights**: VINO CC BY-NC 4.0 (no commercial use; a LoRA of it too), HunyuanVideo VAE Tencent \
 Community Licence, Qwen3-VL-4B Apache-2.0."""
@@ -36,12 +34,12 @@ Community Licence, Qwen3-VL-4B Apache-2.0."""
 
 def train_lora() -> Workflow:
     """Dataset, training, and a picture drawn with the result."""
-    settings = VINO.presets["t2i"]
+    settings = VINO_KIT.system.presets["t2i"]
     flow = Workflow("vino_train_lora", "Train a LoRA", _NOTE)
     with flow.group("Models", "#88A"):
-        clip = flow.add("VINOTextEncoderLoader", {"text_encoder_name": TEXT_ENCODER_FILE, "device": "default"})
-        tokens = flow.add("VINOTokensLoader", {"tokens_name": TOKENS_FILE})
-        vae = flow.add("VAELoader", {"vae_name": VAE_FILE})
+        clip = flow.add("VINOTextEncoderLoader", {"text_encoder_name": VINO_KIT.text_encoder, "device": "default"})
+        tokens = flow.add("VINOTokensLoader", {"tokens_name": VINO_KIT.tokens})
+        vae = flow.add("VAELoader", {"vae_name": VINO_KIT.vae})
 
     with flow.group("Training", "#3f789e", width=420):
         dataset = flow.add("VINOLoraDataset", {"folder": FOLDER, "skip_unusable": False})
@@ -49,10 +47,10 @@ def train_lora() -> Workflow:
         options = {"lora_name": "vino_lora", "steps": 1000, "learning_rate": 1e-4, "rank": 16, "resolution": 512}
         options |= {"length": 33, "batch_size": 1, "grad_accumulation_steps": 1, "dropout": 0.1, "seed": 0}
         options |= {"training_dtype": "bf16", "gradient_checkpointing": True}
-        trained = flow.add("VINOTrainLora", {"model_name": MODEL_FILE, **wires, **options}, height=720)
+        trained = flow.add("VINOTrainLora", {"model_name": VINO_KIT.model, **wires, **options}, height=720)
 
     with flow.group("Try it: model with the LoRA", "#88A"):
-        model = flow.add("VINOModelLoader", {"model_name": MODEL_FILE, "weight_dtype": "default"})
+        model = flow.add("VINOModelLoader", {"model_name": VINO_KIT.model, "weight_dtype": "default"})
         with_lora = flow.add("LoraLoaderModelOnly", {"model": model[0], "lora_name": trained[1], "strength_model": 1.0})
         size = {"size": "custom", "size.width": settings.width, "size.height": settings.height}
         references = flow.add("VINOReferences", {**size, "length": settings.frames, "clip": clip[0]})
