@@ -80,6 +80,9 @@ def main() -> None:
     parser.add_argument("--depth-single", type=int, default=VINO.mmdit.depth_single)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        print("no GPU here: nothing is measured (--device cpu --depth 1 --depth-single 1 --frames 1 tries the script)")
+        return
 
     device = torch.device(arguments.device)
     peak = matrix_product(device)
