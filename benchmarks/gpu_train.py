@@ -3,9 +3,10 @@
     python benchmarks/gpu_train.py stack [--depth 4 --depth-single 8]
     python benchmarks/gpu_train.py lora [--ranks 16 64]
 
-`stack` trains all weights of some full-size blocks (float32 weights, bfloat16 computing, checkpointing, AdamW). `lora` trains LoRA factors of the whole model, whose bfloat16 weights stay frozen, for
-pictures and clips of growing size, and says which of them fit into 24, 48 and 80 GB. `--device cpu --depth 1
---depth-single 1 --small` tries the script where there is no GPU.
+`stack` trains all weights of some full-size blocks (float32 weights, bfloat16 computing, checkpointing, AdamW). `lora`
+trains LoRA factors of the whole model, whose bfloat16 weights stay frozen, for pictures and clips of growing size, and
+says which of them fit into 24, 48 and 80 GB. `--device cpu --depth 1 --depth-single 1 --small` tries the script where
+there is no GPU.
 """
 
 from __future__ import annotations
