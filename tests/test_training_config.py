@@ -24,7 +24,13 @@ PAPER = {
 
 def test_all_shipped_configs_are_there() -> None:
     wanted = {f"{name}_stage{n}" for name in ("vino", "vogue", "tiny", "vogue_tiny") for n in (1, 2, 3)}
-    assert {path.stem for path in SHIPPED} == wanted | {"tiny_stage0", "tiny_stage0_clips", "tiny_stage3_more", "lora_finetune"}
+    assert {path.stem for path in SHIPPED} == wanted | {
+        "tiny_stage0",
+        "tiny_stage0_clips",
+        "tiny_stage3_more",
+        "vogue_tiny_stage0",
+        "lora_finetune",
+    }
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)

@@ -240,6 +240,45 @@ def test_latents_of_another_file_of_the_same_vae_are_taken_over(
     assert adopt(jobs(larger)[0], "cpu") is None
 
 
+@pytest.mark.parametrize("width", [64, 128])
+def test_latents_of_another_system_are_taken_over_where_they_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    """Pictures of the run's own size are sized by no system; of others each makes something else."""
+    folder = tmp_path / "data"
+    rows = [
+        {
+            "index": n,
+            "task": "ti2i",
+            "caption": "Change it.",
+            "ref_image_paths": [picture(folder / f"{n}.png", n, width)],
+            "target_path": picture(folder / f"{n}_changed.png", 99 - n),
+        }
+        for n in range(12)
+    ]
+    write_manifest(folder, rows)
+    run = data_config(tmp_path, {"ti2i": {"weight": 1, "path": str(folder), "frames": 1, "latents": True}})
+    (tmp_path / "vae.bin").write_bytes(b"a VAE that was thrown away")
+    with monkeypatch.context() as patch:
+        exact = AverageVAE.encode_batch
+        patch.setattr(AverageVAE, "encode_batch", lambda self, pixels: exact(self, pixels) * 2)
+        old = make(run)
+    (tmp_path / "vae.bin").write_bytes(b"a VAE")
+    latents.vae_fingerprint.cache_clear()
+    first = make(run)
+    other = RunConfig(**{**run.__dict__, "system": "vogue-tiny"})
+    (job,) = jobs(other)
+    if width == 64:
+        assert f"taken over from {first.folder.name}" in adopt(job, "cpu")
+        assert make(other).made == 0 and len({old.folder, first.folder, job.folder()}) == 3
+        taken, own = (training_sources(each)["ti2i"].example(5).latents for each in (other, run))
+        assert all(map(torch.equal, (taken.target, *taken.references), (own.target, *own.references)))
+    else:
+        with pytest.raises(InputError, match="by a VAE or system whose latents differ"):
+            adopt(job, "cpu")
+        assert not job.folder().exists()
+
+
 def test_examples_that_cannot_be_used_are_skipped_and_listed(tmp_path: Path) -> None:
     run = pictures(tmp_path)
     bad = tmp_path / "data/4.png"

@@ -70,7 +70,7 @@ def qwen2_5_vl(tokenizer: Any) -> dict[str, Any]:
         "model_type": "qwen2_5_vl",
         "vocab_size": tokenizer.get_vocab_size(),
         "hidden_size": 128,
-        "intermediate_size": 384,
+        "intermediate_size": 320,
         "num_hidden_layers": 6,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,

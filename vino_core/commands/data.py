@@ -26,7 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument("--tasks", nargs="+", metavar="TASK", help="only these (default: all)")
     encode.add_argument("--device", help="default: cuda where there is one, else cpu")
     encode.add_argument(
-        "--adopt", action="store_true", help="take over latents of another VAE file if a trial finds them the same"
+        "--adopt",
+        action="store_true",
+        help="take over latents of another VAE file or system if a trial finds them the same",
     )
     encode.set_defaults(action_run=_encode)
     check = actions.add_parser("check", help="open every file of a dataset and list what is wrong")

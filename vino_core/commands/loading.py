@@ -15,16 +15,20 @@ if TYPE_CHECKING:
     from ..pipeline import Pipeline
 
 PARTS = ("model", "tokens", "text_encoder", "vae")
-"""The files of a system. A folder that holds them all calls them model.safetensors, tokens.safetensors, ..."""
+"""The files of a system. A folder that holds them all calls them model.safetensors, tokens.safetensors, ... A VAE that
+belongs to another system lies in that one's folder beside it."""
 
 
-def add_file_arguments(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """Options that name the system and its files; the group, for options of the command's own."""
+def add_file_arguments(parser: argparse.ArgumentParser, required: bool = True) -> argparse._ArgumentGroup:
+    """Options that name the system and its files; the group, for options of the command's own.
+
+    `required`: whether --model must be given.
+    """
     parts = parser.add_argument_group("files")
     parts.add_argument(
         "--model",
         type=Path,
-        required=True,
+        required=required,
         help="vino_*.safetensors or vogue_*.safetensors, made by `vino convert`; or a folder of all files, such as "
         "models/vino-tiny",
     )
@@ -73,7 +77,7 @@ def choose_system(arguments: argparse.Namespace) -> System:
     system = made_for(arguments.model) if arguments.system is None else get_system(arguments.system)
     for name in PARTS[1:]:
         optional = name == "tokens" and system.learnable_tokens == 0
-        path = folder / f"{name}.safetensors"
+        path = standing(folder, name, system)
         if getattr(arguments, name) is None and whole and (path.exists() or not optional):
             setattr(arguments, name, path)
         if getattr(arguments, name) is None and not optional:
@@ -82,6 +86,15 @@ def choose_system(arguments: argparse.Namespace) -> System:
                 f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}."
             )
     return system.for_tokens(arguments.tokens)
+
+
+def standing(folder: Path, name: str, system: System) -> Path:
+    """The file `name` (one of PARTS) of the system in `folder`: for a VAE that it shares, the owner's beside it unless
+    there is one of its own."""
+    own = folder / f"{name}.safetensors"
+    if name != "vae" or system.vae_of is None or own.exists():
+        return own
+    return folder.resolve().parent / system.vae_of / own.name
 
 
 def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
@@ -102,9 +115,11 @@ def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
         keep_freed_memory()
     dtype = getattr(torch, arguments.dtype)
     home = "cpu" if arguments.offload else device
-    for path in given_files(arguments).values():
+    for name, path in given_files(arguments).items():
         if path.suffix == ".safetensors":
-            expect_system(read_metadata(path).get("system", system.name), system, path)
+            owner = read_metadata(path).get("system", system.name)
+            if name != "vae" or owner != system.vae_of:
+                expect_system(owner, system, path)
     tokens = None if arguments.tokens is None else load_tokens(arguments.tokens)
     check_variant(arguments.model, tokens)
     model, _ = load_mmdit(arguments.model, dtype, home, unnamed=system.name)

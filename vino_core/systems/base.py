@@ -45,6 +45,8 @@ class VisionLimits:
     patch: int = 16
     merge: int = 2
     temporal_patch: int = 2
+    shown: bool = True
+    """Whether the VLM sees references where something is generated. Otherwise it reads the text alone."""
     mean: tuple[float, float, float] = (127.5, 127.5, 127.5)
     """Of red, green and blue in 0..255: what becomes 0."""
     std: tuple[float, float, float] = (127.5, 127.5, 127.5)
@@ -119,6 +121,17 @@ class Thinking:
     plan: str
     prompt: str
     words: str
+
+    def request_for_plan(self, text: str) -> str:
+        """What the VLM is asked first; `text` is the user's own."""
+        return self.plan.format(words=self._said(text))
+
+    def request_for_prompt(self, text: str, plan: str) -> str:
+        """What the VLM is asked when it has written the plan."""
+        return self.prompt.format(words=self._said(text), plan=plan)
+
+    def _said(self, text: str) -> str:
+        return self.words.format(text=text.strip()) if text.strip() else ""
 
 
 @dataclass(frozen=True)
@@ -203,6 +216,10 @@ class System:
     """Text guidance must lie above this; None where it can be switched off."""
     one_size: bool = False
     """Whether every reference must have the height and width of the result."""
+    packed: bool = True
+    """Whether the MMDiT gets the references too. Without them, what the VLM sees of them is all that it knows."""
+    vae_of: str | None = None
+    """Name of the system whose VAE this one works with, where that names its system; None for one of its own."""
 
     thinking: Mapping[str, Thinking] | None = None
     """Thinking mode by kind of drawn picture; None where the system has none."""

@@ -1,6 +1,7 @@
 """VOGUE at miniature size, for the toy world: the same parts, packing and branches, small pictures and short words.
 
-It is the variant without learnable queries. It starts from vino-tiny's base, as VOGUE and VINO start from the same one.
+It is the variant without learnable queries. It starts from vino-tiny's base, as VOGUE and VINO start from the same one,
+and shares its VAE.
 """
 
 from __future__ import annotations
@@ -81,4 +82,5 @@ VOGUE_TINY = replace(
     thinking=_THINKING,
     guidance_input=VINO_TINY.guidance_input,  # what the base knows, as 6000 is what HunyuanVideo knows
     with_tokens=None,
+    vae_of=VINO_TINY.name,
 )

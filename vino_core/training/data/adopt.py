@@ -1,19 +1,22 @@
-"""Taking over latents that another VAE file made, where a trial shows that the two make the same ones.
+"""Taking over latents that another VAE file or system made, where a trial shows that the two make the same ones.
 
 A file of other bits is another VAE to a cache, though its encoder may be the same: another decoder, a repacked file.
+Systems size references differently, but not those that have the size already.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ...errors import InputError
 from .encode import Job, PieceEncoder
-from .latents import INDEX, LatentSource, cache_folder, cache_root, read_index
+from .latents import INDEX, LatentSource, cache_folder, cache_root, piece_length, read_index
 
 TRIALS = 16
 LIMIT = 0.01
@@ -21,8 +24,8 @@ LIMIT = 0.01
 
 
 def adopt(job: Job, device: str) -> str | None:
-    """Link pieces of a complete cache that differs in its VAE only into this job's; says so. None without one, or
-    where this job's is complete.
+    """Link pieces of a complete cache that differs in its VAE or system only into this job's; says so. None without
+    one, or where this job's is complete.
 
     Raises InputError when latents of the trial differ, or when a file cannot be written.
     """
@@ -30,19 +33,27 @@ def adopt(job: Job, device: str) -> str | None:
     folder = cache_folder(root, settings)
     if read_index(folder) is not None:
         return None
-    for path in sorted(root.glob(f"*/{INDEX}")):
-        index = read_index(path.parent)
-        if path.parent != folder and index is not None and {**index["settings"], "vae": settings["vae"]} == settings:
-            made = LatentSource(job.source(), root, index["settings"])
-            difference = _difference(job, made, device)
-            if difference > LIMIT:
-                raise InputError(
-                    f"--adopt: {path.parent} was made by a VAE whose latents differ by {difference:.1%} of their size "
-                    f"(at most {LIMIT:.0%}). Encode anew, without --adopt."
-                )
-            _link(path.parent, folder, [piece["file"] for piece in index["pieces"]])
-            return f"{folder}: taken over from {path.parent.name}; {TRIALS} examples differ by {difference:.2%} at most"
+    indices = ((path.parent, read_index(path.parent)) for path in sorted(root.glob(f"*/{INDEX}")))
+    found = [
+        (other, index) for other, index in indices if other != folder and index and _alike(index["settings"], settings)
+    ]
+    found.sort(key=lambda each: each[1]["settings"]["vae"] != settings["vae"])  # the likeliest first
+    refused = []
+    for other, index in found:
+        difference = _difference(job, LatentSource(job.source(), root, index["settings"]), device)
+        if difference <= LIMIT:
+            _link(other, folder, [piece["file"] for piece in index["pieces"]])
+            return f"{folder}: taken over from {other.name}; {TRIALS} examples differ by {difference:.2%} at most"
+        refused.append(f"{other} was made by a VAE or system whose latents differ by {difference:.1%} of their size")
+    if refused:
+        raise InputError(f"--adopt: {'; '.join(refused)} (at most {LIMIT:.0%}). Encode anew, without --adopt.")
     return None
+
+
+def _alike(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Whether two caches differ in nothing but VAE and system, and cut the examples into the same pieces."""
+    same = {**theirs, "vae": ours["vae"], "system": ours["system"]} == ours
+    return same and piece_length(theirs) == piece_length(ours)
 
 
 def _difference(job: Job, made: LatentSource, device: str) -> float:
