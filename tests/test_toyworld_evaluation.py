@@ -244,7 +244,10 @@ def test_the_command_writes_report_and_sheet(
 ) -> None:
     words = ["--tasks", "t2i", "tv2v", "--count", "3", "--frames", "5", "--steps", "1", "--batch", "2", "--seed", "4"]
     out = tmp_path / "results"
-    assert main(["eval", "toy", *files, *words, "--text-scale", "3", "--device", "cpu", "--out", str(out)]) == 0
+    model = files[files.index("--model") + 1]
+    others = [word for word in files if word not in ("--model", model)]
+    words += ["--text-scale", "3", "--device", "cpu", "--out", str(out)]
+    assert main(["eval", "toy", model, *others, *words]) == 0
     printed = capsys.readouterr().out
     assert "t2i" in printed and "overall" in printed and str(out / "report.json") in printed
     stored = json.loads((out / "report.json").read_text())
@@ -266,4 +269,9 @@ def test_the_command_refuses_what_it_cannot_do(
     ):
         assert main(["eval", "toy", *files, *words, "--out", str(tmp_path)]) != 0
         assert said in capsys.readouterr().err
+    model = files[files.index("--model") + 1]
+    without = [word for word in files if word not in ("--model", model)]
+    for words in (without, [model, *files]):
+        assert main(["eval", "toy", *words, "--out", str(tmp_path)]) != 0
+        assert "which model?" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

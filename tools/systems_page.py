@@ -1,7 +1,7 @@
 """Write docs/systems.md: VINO and VOGUE side by side, for choosing between them.
 
-vino eval toy --model models/vino-tiny --count 1000 --out runs/eval/vino-tiny
-vino eval toy --model models/vogue-tiny --count 1000 --out runs/eval/vogue-tiny
+vino eval toy models/vino-tiny --count 1000 --out runs/eval/vino-tiny
+vino eval toy models/vogue-tiny --count 1000 --out runs/eval/vogue-tiny
 python tools/systems_page.py --reports runs/eval/vino-tiny/report.json runs/eval/vogue-tiny/report.json
 """
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("world", choices=("toy",), help="what to measure on: the procedural world of sprites")
+    parser.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="the same as --model")
     what = parser.add_argument_group("what to measure")
     what.add_argument("--tasks", nargs="+", metavar="TASK", help="default: every task that the model's system has")
     what.add_argument("--count", type=int, default=100, help="examples of each task (default: 100)")
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--shift", type=float, default=2.0, help="of the noise levels (default: 2)")
     how.add_argument("--negative", default="", help="negative prompt (default: none)")
     how.add_argument("--batch", type=int, default=32, help="results that are made together (default: 32)")
-    parts = add_file_arguments(parser)
+    parts = add_file_arguments(parser, required=False)
     parts.add_argument("--out", type=Path, default=Path("output/eval_toy"), help="default: output/eval_toy")
     add_machine_arguments(parser)
 
@@ -47,6 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ..toyworld.sheet import contact_sheet
     from ..training.example import GENERATION_TASKS
 
+    if (arguments.checkpoint is None) == (arguments.model is None):
+        raise InputError("which model? Give its folder or file, once: `vino eval toy models/vino-tiny`, or --model.")
+    arguments.model = arguments.model or arguments.checkpoint
     system = choose_system(arguments)
     known = [task for task in GENERATION_TASKS if task in system.training_tasks]
     tasks = tuple(dict.fromkeys(arguments.tasks or known))
