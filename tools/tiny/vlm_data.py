@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import NamedTuple
@@ -12,19 +12,23 @@ import torch
 from numpy.typing import NDArray
 
 from vino_core.media.references import prepare_video
+from vino_core.systems.base import Thinking
 from vino_core.toyworld.captions import GROUNDS, article, short_caption
 from vino_core.toyworld.draw import draw
 from vino_core.toyworld.sampling import Draw, Unfit, belongs, check, label, portrait, scene, sprite
 from vino_core.toyworld.tasks import ToySource
 from vino_core.toyworld.world import Scene
 
+from .vlm_drawings import SIZE, Drawing, drawing_of
 from .vlm_questions import ask, caption, detailed
 
 Bytes = NDArray[np.uint8]
-SIZE, FRAMES = 64, 9
+FRAMES = 9
 COUNTS = {"picture": 4000, "clip": 800, "ti2i": 1000, "ti2i_baseimg": 250, "ti2v": 250, "i2v": 200, "tv2v": 250,
           "tiv2v": 250, "tiv2v_clone": 150, "tiv2v_camclone": 120}  # fmt: skip
 """Items of one pool. "picture" and "clip" are lone scenes, the others are tasks of the toy world."""
+THINKING_SHARE = 0.08
+"""Lessons about drawings, for a system with thinking mode."""
 
 
 class Item(NamedTuple):
@@ -53,10 +57,13 @@ class Lesson:
 Pool = dict[str, list[Item]]
 
 
-def make_pool(split: str, number: int, scale: float = 1.0) -> Pool:
-    """The items of pool `number` of a split; `scale` multiplies their counts. The same for the same arguments."""
+def make_pool(split: str, number: int, scale: float = 1.0, only: Collection[str] = tuple(COUNTS)) -> Pool:
+    """The items of pool `number` of a split, of all kinds or of those in `only`; `scale` multiplies their counts. The
+    same for the same arguments, whatever `only` is."""
     pool: Pool = {}
     for index, (kind, count) in enumerate(COUNTS.items()):
+        if kind not in only:
+            continue
         count = max(1, int(count * scale))
         if kind in ("picture", "clip"):
             pool[kind] = [_lone(split, kind == "clip", number, index, item) for item in range(count)]
@@ -113,12 +120,15 @@ def _clip(shown: Scene) -> Bytes:
     return frames.numpy().reshape(4, 2, SIZE, SIZE, 3)
 
 
-def lesson(random: Random, pool: Pool) -> Lesson:
-    """The next lesson of the mixture."""
+def lesson(random: Random, pool: Pool, thinking: Mapping[str, Thinking] | None = None) -> Lesson:
+    """The next lesson of the mixture, to which a system's thinking mode adds its own."""
     kinds, weights = zip(*_MIXTURE.items(), strict=True)
     made = None
     while made is None:
-        made = random.choices(kinds, weights)[0](random, pool)
+        if thinking is not None and random.random() < THINKING_SHARE:
+            made = _think(random, pool, thinking)
+        else:
+            made = random.choices(kinds, weights)[0](random, pool)
     return replace(made, text=_reworded(random, made.text))
 
 
@@ -192,6 +202,25 @@ def _instruct(random: Random, pool: Pool) -> Lesson:
     if item.is_clip and item.target.sprites and random.random() < 0.1:
         return Lesson(item.prompt, detailed(item.target, True), item.images, item.clips, True, weight=0.5)
     return Lesson(item.prompt, caption(item.target), item.images, item.clips, understanding)
+
+
+def _think(random: Random, pool: Pool, thinking: Mapping[str, Thinking]) -> Lesson | None:
+    """A plan of what is drawn in a picture, or the prompt behind the plan."""
+    kind = random.choice(tuple(thinking))
+    for _ in range(20):
+        drawing = drawing_of(random, kind, random.choice(pool[random.choice(("clip", "i2v"))]).target)
+        if drawing is not None:
+            return random.choice(thinking_lessons(drawing, thinking[kind]))
+    return None
+
+
+def thinking_lessons(drawing: Drawing, thinking: Thinking) -> tuple[Lesson, Lesson]:
+    """What the VLM is asked about a drawing, word for word, and what it should write: the plan, then the prompt."""
+    images, words = (drawing.pixels[None, None],), drawing.words
+    return (
+        Lesson(thinking.request_for_plan(words), drawing.plan, images, understanding=True),
+        Lesson(thinking.request_for_prompt(words, drawing.plan), drawing.prompt, images, understanding=True),
+    )
 
 
 def _read(random: Random, pool: Pool) -> Lesson | None:

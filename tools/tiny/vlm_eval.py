@@ -9,7 +9,8 @@ when greedy decoding writes it word by word.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from random import Random
 
@@ -21,12 +22,13 @@ from vino_core.checkpoints.files import read_metadata
 from vino_core.encoder.engine import IMAGE_PAD, VIDEO_PAD
 from vino_core.encoder.transformers_engine import TransformersEngine, load_engine
 from vino_core.systems import system_of
-from vino_core.systems.base import System
+from vino_core.systems.base import System, Thinking
 from vino_core.systems.vino_tiny import VINO_TINY
 from vino_core.toyworld.statistics import Estimate, rate
 
 from .vlm_batch import Words, collate, make_row
-from .vlm_data import Lesson, Pool, compare, make_pool
+from .vlm_data import Lesson, Pool, compare, make_pool, thinking_lessons
+from .vlm_drawings import drawing_of
 from .vlm_model import states
 from .vlm_questions import CLIP_KINDS, PICTURE_KINDS, caption, question_of
 
@@ -59,6 +61,17 @@ def heldout_lessons(count: int, seed: int = 0) -> Iterator[tuple[str, Lesson]]:
     for task in EDITS:
         for item in pool[task][:count]:
             yield f"result of {task}", Lesson(item.prompt, caption(item.target), item.images, item.clips, True)
+
+
+def heldout_thinking(thinking: Mapping[str, Thinking], count: int, seed: int = 0) -> Iterator[tuple[str, Lesson]]:
+    """Plans and prompts of `count` drawings of each kind on held-out scenes."""
+    pool = make_pool("heldout", seed, scale=count / 100, only=("clip", "i2v"))
+    random = Random(seed)
+    for kind, how in thinking.items():
+        made = (drawing_of(random, kind, item.target) for item in pool["clip"] + pool["i2v"])
+        for drawing in islice((one for one in made if one is not None), count):
+            for name, lesson in zip(("plan", "prompt"), thinking_lessons(drawing, how), strict=True):
+                yield f"{name} of {kind}", lesson
 
 
 def _questions(random: Random, pool: Pool, items: str, kind: str, count: int) -> Iterator[tuple[str, Lesson]]:
@@ -95,7 +108,10 @@ def accuracies(
 ) -> dict[str, Estimate]:
     """Share of exact answers on held-out scenes by kind of question, of all kinds or of those in `only`."""
     kinds: dict[str, list[Lesson]] = {}
-    for kind, lesson in heldout_lessons(count, seed):
+    lessons = heldout_lessons(count, seed)
+    if system.thinking is not None:
+        lessons = chain(lessons, heldout_thinking(system.thinking, count, seed))
+    for kind, lesson in lessons:
         if not only or kind in only:
             kinds.setdefault(kind, []).append(lesson)
     return {kind: rate([one[0] for one in exact(engine, lessons, system)]) for kind, lessons in kinds.items()}

@@ -42,7 +42,7 @@ def in_order(scene: Scene) -> Scene:
     return replace(scene, sprites=tuple(rows))
 
 
-class _Last(Draw):
+class Last(Draw):
     """Takes the last of several wordings, which is a full sentence."""
 
     def __init__(self) -> None:
@@ -56,12 +56,12 @@ def caption(scene: Scene) -> str:
     """The caption of a scene, which may be empty, in one wording: its sprites in reading order, a full sentence."""
     if not scene.sprites:
         return sentence(f"nothing {ground(scene)}")
-    return short_caption(in_order(scene), _Last())
+    return short_caption(in_order(scene), Last())
 
 
 def detailed(scene: Scene, is_clip: bool) -> str:
     """The long caption of a scene in one wording, its sprites in reading order."""
-    return long_caption(in_order(scene), _Last(), is_clip)
+    return long_caption(in_order(scene), Last(), is_clip)
 
 
 def ask(random: Random, scene: Scene, is_clip: bool, where: str = "") -> Question | None:

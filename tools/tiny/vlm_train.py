@@ -27,6 +27,7 @@ from vino_core.systems.base import System, VisionLimits
 from .vlm_batch import Batch, Words, batches, make_row
 from .vlm_data import lesson, make_pool
 from .vlm_dense import DenseHead, dense_loss
+from .vlm_drawings import WORDS
 from .vlm_model import MINIATURES, fresh_model, save_text_encoder, states
 from .vlm_tokenizer import build_tokenizer
 
@@ -117,7 +118,8 @@ class Trainer:
         if self._pool[0] != number:
             self._pool = number, make_pool("train", 1000 * self.seed + number)
         random = Random(f"{self.seed} {self.chunk}")
-        rows = [make_row(self.words, lesson(random, self._pool[1]), self.system) for _ in range(LESSONS)]
+        lessons = [lesson(random, self._pool[1], self.system.thinking) for _ in range(LESSONS)]
+        rows = [make_row(self.words, each, self.system) for each in lessons]
         made = list(batches(self.words, rows, TOKENS))
         random.shuffle(made)
         total = helper = 0.0
@@ -149,8 +151,10 @@ def _tokenizer(out: Path, system: System) -> Any:
     path = out / "tokenizer.json"
     if not path.exists():
         out.mkdir(parents=True, exist_ok=True)
-        instructions = " ".join(preset.instruction for preset in system.presets.values())
-        build_tokenizer(instructions).save(str(path))
+        texts = [preset.instruction for preset in system.presets.values()]
+        if system.thinking is not None:
+            texts += [WORDS, *(f"{thinking.plan} {thinking.prompt}" for thinking in system.thinking.values())]
+        build_tokenizer(" ".join(texts)).save(str(path))
     return Tokenizer.from_file(str(path))
 
 

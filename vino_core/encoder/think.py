@@ -50,8 +50,6 @@ def think(
     kinds = [visual.item.kind for visual in visuals]
     system.arrange(thinking.task, kinds.count("image"), kinds.count("video"))
     sampling = sampling or usual_sampling(system)
-    text = text.strip()
-    words = thinking.words.format(text=text) if text else ""
 
     def write(name: str, request: str, before: int) -> str:
         _check_length(engine, system, name, request)
@@ -65,9 +63,8 @@ def think(
             )
         return answer
 
-    plan = write("plan", thinking.plan.format(words=words), 0)
-    request = thinking.prompt.format(words=words, plan=plan)
-    return Thought(plan, write("prompt", request, sampling.max_new_tokens))
+    plan = write("plan", thinking.request_for_plan(text), 0)
+    return Thought(plan, write("prompt", thinking.request_for_prompt(text, plan), sampling.max_new_tokens))
 
 
 def _check_length(engine: VLMEngine, system: System, name: str, request: str) -> None:
