@@ -19,8 +19,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools"), str(ROOT / "tests")]
 
 from comfy_server import ComfyServer  # noqa: E402
 from contact_sheet import Row, draw, frames_of  # noqa: E402
-from miniature import NOTICE, write_miniature  # noqa: E402
-from toy_runs import ToyRun, write_inputs  # noqa: E402
+from miniature import NOTICE, TINY_VINO  # noqa: E402
+from toy_runs import ToyRun  # noqa: E402
 
 TARGET = ROOT / "output" / "demo"
 
@@ -53,13 +53,13 @@ def main() -> None:
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="vino-demo-") as folder:
         server = ComfyServer(Path(folder))
-        write_miniature(server.models)
+        TINY_VINO.write(server.models)
         print("Starting ComfyUI ...", flush=True)
         with server:
             for number, run in enumerate(RUNS, start=1):
                 print(f"{number}/{len(RUNS)} {run.title} ... ", end="", flush=True)
                 example = run.example()
-                inputs = write_inputs(example, Path(folder))
+                inputs = run.write_inputs(example, Path(folder))
                 graph = run.graph(example, [server.upload(path) for path in inputs])
                 started = time.monotonic()
                 (result,) = server.run(graph).files()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,10 +25,13 @@ from tiny_weights import MODEL, Shape, linear, model_shapes, random_weights  # n
 
 from vino_core.checkpoints.files import model_metadata  # noqa: E402
 from vino_core.config import ConnectorConfig, MMDiTConfig  # noqa: E402
+from vino_core.systems.base import System  # noqa: E402
+from vino_core.systems.vogue import VOGUE  # noqa: E402
 
 MODEL_FILE = "diffusion_models/vogue_bf16.safetensors"
 FP8_FILE = "text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors"
 WHOLE_FILE = "text_encoders/qwen_2.5_vl_7b.safetensors"
+SHIPPED = {"model": MODEL_FILE, "text_encoder": WHOLE_FILE, "text_encoder_fp8": FP8_FILE}
 _FP8 = torch.float8_e4m3fn
 
 
@@ -107,18 +111,25 @@ def scaled_fp8(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return small
 
 
-def write_tiny_vogue_weights(models: Path, seed: int = 0) -> None:
-    """Write the three files under the ComfyUI models folder `models`; the same seed gives the same bytes."""
-    config = model_config()
-    encoder = random_weights(text_encoder_shapes(), seed + 1)
+def write_tiny_vogue_weights(
+    models: Path, seed: int = 0, system: System = VOGUE, names: Mapping[str, str] = SHIPPED, told: bool = False
+) -> None:
+    """Write the files in `names` under the ComfyUI models folder `models`; the same seed gives the same bytes.
+
+    `told`: whether the text encoder says that it belongs to `system`, as the published one does not.
+    """
+    vlm = replace(VLM, patch=system.vision.patch)
+    config = model_config(vlm)
+    encoder, says = random_weights(text_encoder_shapes(vlm), seed + 1), {"system": system.name} if told else {}
     files = {
-        MODEL_FILE: (random_weights(model_shapes(config), seed), model_metadata("vogue", config)),
-        WHOLE_FILE: (encoder, {}),
-        FP8_FILE: (scaled_fp8(encoder), {}),
+        "model": (random_weights(model_shapes(config), seed), model_metadata(system.name, config)),
+        "text_encoder": (encoder, says),
+        "text_encoder_fp8": (scaled_fp8(encoder), says),
     }
-    for name, (weights, metadata) in files.items():
-        (models / name).parent.mkdir(parents=True, exist_ok=True)
-        save_file(weights, models / name, metadata)
+    for name, place in names.items():
+        (models / place).parent.mkdir(parents=True, exist_ok=True)
+        weights, metadata = files[name]
+        save_file(weights, models / place, metadata)
 
 
 def main() -> None:

@@ -84,6 +84,11 @@ def count(weights: Weights, prefix: str) -> int:
     return 1 + max((int(name[len(prefix) :].split(".")[0]) for name in weights if name.startswith(prefix)), default=-1)
 
 
+def _side(kernel: Tensor) -> int:
+    """Width of a convolution's kernel. GGUF files flatten it and keep the true shape beside it."""
+    return getattr(kernel, "tensor_shape", kernel.shape)[-1]
+
+
 def _text(
     weights: Weights, config: Mapping[str, Any], head_dim: int, theta: float, sections: list[int]
 ) -> dict[str, dict[str, Any]]:
@@ -140,6 +145,7 @@ def _read_qwen25(weights: Weights, text: Mapping[str, Any], vision: Mapping[str,
             "intermediate_size": rows(weights, "visual.blocks.0.mlp.gate_proj.weight"),
             "num_heads": vision.get("num_heads", 16),
             "num_layers": count(weights, "visual.blocks."),
+            "patch_size": _side(weights["visual.patch_embed.proj.weight"]),
             "window_size": vision.get("window_size", 112),
             "whole_picture": vision.get("fullatt_block_indexes"),
         },

@@ -18,8 +18,8 @@ from ...vino_core.errors import InputError
 _NAMES = ("lm_head.weight", "model.lm_head.weight")
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _ADVICE = (
-    "Load it with VINO Text Encoder Loader, from a file that holds lm_head.weight: Qwen's own weights do, and what `vino "
-    "convert` makes of VOGUE's mllm.ckpt."
+    "Load it with VINO Text Encoder Loader, from a file that holds lm_head.weight: Qwen's own weights do, and what "
+    "`vino convert` makes of VOGUE's mllm.ckpt."
 )
 
 
