@@ -50,17 +50,18 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, whole: list[dict], st
     assert exact(train(run)) == exact(whole)
 
 
+PREVIEW = {"prompt": "a fox", "width": 32, "height": 32, "steps": 2, "text_scale": 2.0}
+WATCH = {"preview": 2, "previews": [PREVIEW], "validate": 3, "validation_examples": 2}
+
+
 def test_reading_ahead_and_previews_and_validation_leave_no_trace(tmp_path: Path, whole: list[dict]) -> None:
-    preview = {"prompt": "a fox", "width": 32, "height": 32, "steps": 2, "text_scale": 2.0}
-    watch = {"preview": 2, "previews": [preview], "validate": 3, "validation_examples": 2, "tensorboard": True}
+    watch = {**WATCH, "tensorboard": True}
     run = config(tmp_path, steps=STEPS, data={**MIXED, "workers": 2}, ema=0.9, watch=watch)
-    before = torch.get_rng_state()
     rows = train(run)
     assert exact(rows) == exact(whole)
     assert len(list((tmp_path / "previews").glob("*.png"))) == 3
     first, second, _ = (path.read_bytes() for path in sorted((tmp_path / "previews").glob("*.png")))
     assert first != second  # the weights moved
-    torch.set_rng_state(before)
     scalars = tensorboard_scalars(tmp_path / "tensorboard")
     wanted = {
         "loss",
@@ -73,6 +74,35 @@ def test_reading_ahead_and_previews_and_validation_leave_no_trace(tmp_path: Path
     }
     assert wanted | {f"gradient_norm/{part}" for part in ("mmdit", "connectors", "tokens", "all")} <= set(scalars)
     assert scalars["validation/ti2v"] == [3, 6]
+
+
+LORA = {"stage": None, "train": ["tokens"], "lora": {"rank": 2, "dropout": 0.2}}
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.9}, LORA], ids=["ema", "lora with dropout"])
+def test_looking_leaves_randomness_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict) -> None:
+    plain = train(config(tmp_path / "plain", steps=STEPS, data=MIXED, **changes))
+    watch, look, states, looks = Trainer._watch, Trainer._look, [], []
+
+    def modes(trainer: Trainer) -> list[bool]:
+        return [part.training for part in trainer.network.modules()]
+
+    def watched(trainer: Trainer, *rest) -> None:
+        before, training = torch.get_rng_state(), modes(trainer)
+        watch(trainer, *rest)
+        states.append(torch.equal(torch.get_rng_state(), before))
+        assert modes(trainer) == training and any(training)
+
+    def looked(trainer: Trainer, *rest) -> None:
+        torch.rand(1)
+        looks.append(any(modes(trainer)))
+        look(trainer, *rest)
+
+    monkeypatch.setattr(Trainer, "_watch", watched)
+    monkeypatch.setattr(Trainer, "_look", looked)
+    assert exact(train(config(tmp_path / "watched", steps=STEPS, data=MIXED, watch=WATCH, **changes))) == exact(plain)
+    assert states == [True] * STEPS
+    assert looks == [False] * 4  # nothing is in training mode: validation and previews have no dropout
 
 
 def tensorboard_scalars(folder: Path) -> dict[str, list[int]]:

@@ -98,7 +98,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Data:
-    """`area`: pixels of a frame; `frames`: longest clip; `batch`: examples per process and pass; `dropout`: chance per
+    """`area`: pixels of a frame, and with `smallest_area` the most of them, each sample's being drawn from the range
+    between the two; `frames`: longest clip; `batch`: examples per process and pass; `dropout`: chance per
     modality that a condition is left out; `max_tokens`: longest packed sequence, to fit which clips are
     shortened and several reference pictures made smaller; `workers`: threads that read ahead; `vlm_frames`: most frames
     of a clip that the VLM is shown, where it is not the system's own number."""
@@ -112,6 +113,7 @@ class Data:
     max_tokens: int | None = None
     workers: int = 2
     vlm_frames: int | None = None
+    smallest_area: int | None = None
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,8 @@ class RunConfig:
         for name in ("timeout", "device"):
             del values["parallel"][name]
         del values["data"]["workers"]
+        if self.data.smallest_area is None:
+            del values["data"]["smallest_area"]
         if self.optimizer.kind == "adamw":
             del values["optimizer"]["kind"], values["optimizer"]["muon_rate"]
         if self.optimizer.decay:
@@ -341,6 +345,17 @@ def _check_data(data: Data) -> None:
     _require(data.unit >= 1, f"data.unit is {data.unit}; it must be 1 or more.")
     _require(data.area >= data.unit**2, f"data.area is {data.area} pixels; at least {data.unit**2} are needed.")
     _require(data.batch >= 1, f"data.batch is {data.batch}; at least 1 is needed.")
+    smallest = data.smallest_area
+    _require(
+        smallest is None or data.unit**2 <= smallest <= data.area,
+        f"data.smallest_area is {smallest} pixels; it lies between {data.unit**2} and data.area, {data.area}.",
+    )
+    cached = [name for name, task in data.tasks.items() if task.latents]
+    _require(
+        smallest is None or not cached,
+        f"data.smallest_area: latents made beforehand (data.tasks.{next(iter(cached), '')}) have one size each. Leave "
+        "one of the two out.",
+    )
     shown = data.vlm_frames
     _require(shown is None or shown >= 1, f"data.vlm_frames is {shown}; it must be 1 or more, or null.")
     _require(data.workers >= 0, f"data.workers is {data.workers}; it must be 0 or more.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..errors import InputError
 from ..media.sizing import TEMPORAL_STRIDE, best_grid, check_frames
 from ..systems.base import System
+from . import draws
 from .config import Data
 
 WITHOUT_LATENTS = {"reconstruct_image"}
@@ -16,6 +17,9 @@ WITHOUT_LATENTS = {"reconstruct_image"}
 SHARES = (0.75, 0.5, 0.25)
 """Areas of smaller reference pictures, in `data.area`. Few, so that samples of one layout can still be found; below a
 quarter, half of each side, a subject shows too little of what the instruction says about it."""
+
+AREA_STEPS = 8
+"""Steps from `data.smallest_area` to `data.area`. Few, so that a size is met, and looked for, more than once."""
 
 bucket = lru_cache(maxsize=4096)(best_grid)
 """Looked for once per size: the search takes longer than reading a small picture."""
@@ -42,6 +46,17 @@ class Fit:
     def area(self, picture: int, pictures: int, area: int) -> int:
         """Pixels of reference picture number `picture` (0 is the first) of `pictures`."""
         return area if self.keep_last and picture == pictures - 1 else int(area * self.share)
+
+
+def at_drawn_area(data: Data, seed: int, step: int, number: int) -> Data:
+    """`data` as it is for sample `number` of the whole batch of `step`: with an area drawn for it, if there is a range.
+
+    Depends on nothing else, so that any number of processes and any resume draw the same.
+    """
+    if data.smallest_area is None:
+        return data
+    share = int(draws.numbers(seed, "area", step, number).integers(AREA_STEPS + 1))
+    return replace(data, area=data.smallest_area + (data.area - data.smallest_area) * share // AREA_STEPS)
 
 
 def affordable_frames(
@@ -82,7 +97,7 @@ def fitted(
     per_frame = _tokens(tall, wide, system)
     arrangement = system.arrange(system.trained_as(task, len(images)), len(images), videos)
     marks, given = 2 * (system.boundary_connector is not None), int(arrangement.first_frame is not None)
-    if task in WITHOUT_LATENTS:
+    if task in WITHOUT_LATENTS or not system.packed:
         images, videos, given = (), 0, 0
     frames = min(count, limits.frames or data.frames)
     try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .ema import EMA
 from .example import Example, ExampleSource
 from .export import export
 from .feed import Feed
+from .fitting import at_drawn_area
 from .flops import TRAINING, ForwardCost, measured_peak, visual_tokens
 from .lora import add_lora
 from .loss import draw_sigma, noised, velocity_loss
@@ -51,10 +53,9 @@ def build_network(run: RunConfig, parts: Parts) -> Network:
             plain = PlainText(parts.mmdit.config.text_dim)
         if run.files.plain_text is not None:
             load_plain_text(plain, run.files.plain_text)
-    tokens = None if parts.tokens is None else parts.tokens
     if run.lora is not None:
         add_lora(parts.mmdit, run.lora, run.seed)
-    network = Network(parts.mmdit, parts.system, parts.engine, tokens, plain, run.parallel.checkpointing)
+    network = Network(parts.mmdit, parts.system, parts.engine, parts.tokens, plain, run.parallel.checkpointing)
     choose_trainable(network, (*run.train, "lora") if run.lora is not None else run.train)
     return network
 
@@ -133,7 +134,7 @@ class Trainer:
     def _prepare(self, example: Example, step: int, number: int) -> Prepared:
         run = self.run
         dropped = draw_dropped(run.data.dropout, run.seed, step, number, len(example.images))
-        return prepare(example, dropped, run.data, self.parts.system)
+        return prepare(example, dropped, at_drawn_area(run.data, run.seed, step, number), self.parts.system)
 
     def _encode(self, samples: Sequence[Prepared]) -> list[Group]:
         """The frozen half of a pass."""
@@ -275,11 +276,20 @@ class Trainer:
         preview = bool(run.watch.preview) and step % run.watch.preview == 0
         if not (validate or preview):
             return
-        if self.state.ema is not None:
-            with self.state.ema.applied():
-                self._look(metrics, bool(validate), preview)
-        else:
+        with self._aside(), nullcontext() if self.state.ema is None else self.state.ema.applied():
             self._look(metrics, bool(validate), preview)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """What happens in the block is no part of the run: it has no dropout, and randomness of its own."""
+        modes = [(part, part.training) for part in self.module.modules()]
+        self.module.eval()
+        try:
+            with torch.random.fork_rng([self.team.device] if self.team.device.type == "cuda" else []):
+                yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
 
     def _look(self, metrics: Metrics, validate: bool, preview: bool) -> None:
         run, team, step = self.run, self.team, self.state.step
