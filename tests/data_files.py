@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -64,9 +65,13 @@ def by_name(example: Example, step: int, number: int) -> SimpleNamespace:
 
 
 def picture(path: Path, value: int, width: int = 64, height: int = 64) -> str:
-    """Write a PNG of one colour, whose size in bytes depends on nothing but its own; returns its name."""
+    """Write a PNG of one colour, whose size in bytes depends on nothing but its own; returns its name.
+
+    Its time of change is always the same, so that what is written twice counts as unchanged.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (value % 256, 255 - value % 256, 30)).save(path)
+    os.utime(path, (0, 0))
     return path.name
 
 

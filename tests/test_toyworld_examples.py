@@ -45,7 +45,7 @@ def plans(task: str, split: str = "train", count: int = MANY, **options) -> list
 @pytest.mark.parametrize("task", TASKS)
 def test_examples_have_the_shapes_of_their_task(task: str) -> None:
     source = ToySource(task, frames=5)
-    assert source.name == task and source.__len__() is None
+    assert source.name == task and source.count is None
     for index in range(6):
         example = source.example(index)
         is_clip = task in ("t2v", "i2v", "ti2v") or task.startswith("tv2v") or task.startswith("tiv2v")

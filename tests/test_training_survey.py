@@ -73,7 +73,7 @@ def test_usable_ones_are_found_among_the_others(folder: Path) -> None:
     assert "2 examples: 2 t2i" in found.summary() and "from 32x32 to 64x48" in found.summary()
     assert "left out: 1" in found.summary()
     chosen = Chosen(folder_sources(folder)["t2i"], found.rows["t2i"])
-    assert [chosen.example(index).id for index in range(len(chosen))] == ["b/Dog.JPG", "owl.webp"]
+    assert [chosen.example(index).id for index in range(chosen.count)] == ["b/Dog.JPG", "owl.webp"]
 
 
 def test_every_change_shows_in_the_stamp(folder: Path) -> None:
@@ -112,7 +112,7 @@ def test_nothing_to_train_on_is_an_error(tmp_path: Path) -> None:
 
 def test_runs_and_checks_read_such_a_folder_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_config(folder)
-    assert len(training_sources(config)["t2i"]) == 3
+    assert training_sources(config)["t2i"].count == 3
     with pytest.raises(InputError, match="ti2i has references"):
         training_sources(tmp_config(folder, "ti2i"))
     assert main(["data", "check", str(folder), "--system", "vino-tiny"]) == 0

@@ -52,7 +52,8 @@ class Numbers:
         self.name, self.size, self.length, self.bad = task, size, length, bad
         self.asked: list[int] = []
 
-    def __len__(self) -> int | None:
+    @property
+    def count(self) -> int | None:
         return self.length
 
     def example(self, index: int) -> Example:

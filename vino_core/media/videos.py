@@ -194,8 +194,13 @@ def _opened(path: Path | Encoded) -> Iterator[tuple[InputContainer, VideoStream]
         streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not streams:
             raise InputError(f"{path}: the file has no video, it holds {_kinds(container)}. Choose another file.")
+        if streams[0].codec_context is None:
+            raise InputError(f"{path}: nothing can decode the video in it, or the file is damaged. Export it as MP4.")
         streams[0].thread_type = "AUTO"
-        yield container, streams[0]
+        try:
+            yield container, streams[0]
+        except av.FFmpegError as error:  # of reading packets or converting frames; _decoded knows more of its own
+            raise InputError(f"{path}: the video is damaged ({error.strerror}). Export it again.") from error
 
 
 def _kinds(container: InputContainer) -> str:

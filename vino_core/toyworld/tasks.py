@@ -86,7 +86,9 @@ class ToySource:
     def name(self) -> str:
         return self.task
 
-    def __len__(self) -> int | None:  # type: ignore[override]
+    @property
+    def count(self) -> None:
+        """There is no end of them."""
         return None
 
     def example(self, index: int) -> Example:

@@ -62,7 +62,8 @@ class LightSource:
     def __init__(self, name: str, examples: Sequence[Light]) -> None:
         self.name, self.examples = name, examples
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return len(self.examples)
 
     def example(self, index: int) -> Example:
@@ -106,7 +107,7 @@ def encode_examples(
     `dtype` is how prompts are kept. Examples that cannot be used are noted, as a run notes them. Raises InputError for
     an endless source, and when no example of a task can be used.
     """
-    lengths = {task: source.__len__() for task, source in sources.items()}
+    lengths = {task: source.count for task, source in sources.items()}
     endless = [task for task, length in lengths.items() if length is None]
     if endless:
         raise InputError(f"data.tasks.{endless[0]}: endless examples cannot be encoded beforehand.")
@@ -180,7 +181,7 @@ def _latents(
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen(Prepared):
+class Keyed(Prepared):
     """A sample of a step, by the key of what was encoded for it."""
 
     key: Key = ("", "", "", ())
@@ -201,7 +202,7 @@ class EncodedTrainer(Trainer):
         dropped = draw_dropped(chance, self.run.seed, step, number, len(example.images))
         key = _key(example, dropped, self.parts.system)
         nothing = References(), example.target, False, Arrangement()
-        return Chosen(example.id, example.task, key[2], *nothing, key=key)
+        return Keyed(example.id, example.task, key[2], *nothing, key=key)
 
     def _encode(self, samples: Sequence[Prepared]) -> list[Group]:
         members: dict[tuple, list[tuple[int, EncodedSample]]] = {}

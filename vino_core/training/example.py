@@ -63,10 +63,11 @@ class ExampleSource(Protocol):
         """The task, one of TASKS."""
         ...
 
-    def __len__(self) -> int | None:
-        """How many examples there are; None when endless: ask `source.__len__()`, since `len` takes no None."""
+    @property
+    def count(self) -> int | None:
+        """How many examples there are; None when they have no end."""
         ...
 
     def example(self, index: int) -> Example:
-        """Example number `index`, 0 or more and below the length."""
+        """Example number `index`, 0 or more and below `count`."""
         ...

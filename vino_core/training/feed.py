@@ -65,7 +65,7 @@ class Feed:
         self._pool = ThreadPoolExecutor(workers, "examples") if workers else None
         self._ahead: dict[tuple[str, int, int, int], Future[Prepared]] = {}
         for name, source in sources.items():
-            if source.__len__() == 0:
+            if source.count == 0:
                 raise InputError(f"data.tasks.{name}: there are no examples. Check its path with `vino data check`.")
 
     def take(self, task: str, step: int, numbers: Sequence[int]) -> list[Prepared]:
@@ -98,6 +98,8 @@ class Feed:
             except InputError as error:
                 reason = str(error)
                 self.skipped.add(task, index, reason)
+            except Exception as error:
+                raise RuntimeError(f"data.tasks.{task}, example {index}: {type(error).__name__}: {error}") from error
             else:
                 if sample.adapted:
                     self.adapted.add(task, index, sample.adapted)
@@ -105,7 +107,7 @@ class Feed:
         raise InputError(f"data.tasks.{task}: {_TRIES} examples in a row cannot be used, the last because: {reason}")
 
     def _index(self, task: str, place: int, attempt: int) -> int:
-        length = self.sources[task].__len__()
+        length = self.sources[task].count
         if attempt:
             return int(draws.numbers(self.seed, "spare", task, place, attempt).integers(length or 2**40))
         return place if length is None else int(_order(self.seed, task, place // length, length)[place % length])

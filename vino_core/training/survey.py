@@ -49,7 +49,8 @@ class Chosen:
     def name(self) -> str:
         return self.source.name
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
         return len(self.indices)
 
     def example(self, index: int) -> Example:

@@ -27,7 +27,7 @@ def validation_losses(
     results = {}
     for task, source in sorted(sources.items()):
         wanted = run.watch.validation_examples
-        count = wanted if source.__len__() is None else min(wanted, source.__len__())
+        count = wanted if source.count is None else min(wanted, source.count)
         total = torch.zeros(2, dtype=torch.float64, device=team.device)
         # Every process runs as many passes: sharded weights are gathered by all together.
         for first in range(0, count, team.size):

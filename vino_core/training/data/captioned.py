@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ...errors import InputError
 from .manifest import NAME
-from .stored import CLIPS, PICTURES, Row, StoredSource, check_row, is_clip
+from .stored import CLIPS, PICTURES, Row, StoredSource, check_row, file_mark, is_clip
 
 TASKS = ("t2i", "t2v")
 
@@ -14,21 +15,28 @@ TASKS = ("t2i", "t2v")
 class CaptionedSource(StoredSource):
     """The pictures (`name` "t2i") or clips ("t2v") of a folder and its subfolders, in the order of their names.
 
-    The caption of `cat.png` is what `cat.txt` says. Raises InputError when the folder is not there, and for a task with
-    references. What is wrong with a file or its caption is said when it is read.
+    The caption of `cat.png` is what `cat.txt` says. Raises InputError when the folder is not there, for a task with
+    references, and for captions of one length only. What is wrong with a file or its caption is said when it is read.
     """
 
-    def __init__(self, path: str | Path, name: str, frames: int | None = None) -> None:
-        super().__init__(name, Path(path), frames)
+    def __init__(self, path: str | Path, name: str, frames: int | None = None, captions: str = "both") -> None:
+        super().__init__(name, Path(path), frames, captions)
         if name not in TASKS:
             raise InputError(f"{path}: pictures and clips with captions are for {', '.join(TASKS)}; {name} has "
                              f"references, which only a {NAME} can name.")  # fmt: skip
+        if captions != "both":
+            raise InputError(f"{path}: a text file beside each has one caption; data.tasks.{name}.captions asks for "
+                             f"{captions} ones. Leave the setting out, or write a {NAME}.")  # fmt: skip
         self._names = [media for media in media_files(self.place) if is_clip(media) == (name == "t2v")]
 
     def __len__(self) -> int:
         return len(self._names)
 
-    def row(self, index: int) -> Row:
+    def files(self, index: int) -> Row:
+        name = self._names[index]
+        return check_row(Row(id=name, target=name), self.name)
+
+    def captions(self, index: int) -> Mapping[str, str]:
         name = self._names[index]
         file = (self.place / name).with_suffix(".txt")
         try:
@@ -39,17 +47,16 @@ class CaptionedSource(StoredSource):
             raise InputError(f"{file}: cannot be read as UTF-8 text ({error}). Write it again.") from error
         if not caption:
             raise InputError(f"{name}: the caption is missing or empty. Write what can be seen into {file.name}.")
-        return check_row(Row(id=name, prompt=caption, target=name), self.name)
+        return {"plain": caption}
+
+    def where(self, index: int) -> str:
+        return self._names[index]
 
     def media(self, index: int, name: str) -> Path:
         return self.place / name
 
-    def size(self, index: int, name: str) -> int:
-        path = self.place / name
-        try:
-            return path.stat().st_size
-        except OSError as error:
-            raise InputError(f"{path}: there is no such file any more ({error.strerror}).") from error
+    def mark(self, index: int, name: str) -> str:
+        return file_mark(self.place / name, "It was there a moment ago: begin again.")
 
 
 def is_captioned(path: Path) -> bool:

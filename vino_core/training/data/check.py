@@ -88,6 +88,8 @@ class Checker:
             return where, fitted(target, images, videos, row.base_image, source.name, self.data, self.system)
         except InputError as error:
             return where, str(error)
+        except Exception as error:  # it would end a run, so it is named here like any other
+            return where, f"{type(error).__name__}: {error}"
 
 
 def open_row(source: StoredSource, index: int, row: Row, full: bool = False) -> list[tuple[int, int, int]]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ...errors import InputError
 from ...media.output import check_folder, write_aside, write_text
 from ...systems import get_system
 from ...vae import VAE
-from ..config import RunConfig
+from ..config import Data, RunConfig
 from ..dropout import Dropped
 from ..prepare import Prepared, prepare
 from .latents import (
@@ -59,6 +59,11 @@ class Job:
 
     def settings(self) -> dict[str, Any]:
         return cache_settings(self.run, self.task)
+
+    def data(self) -> Data:
+        """What sizes the examples. A limit on their pictures is the run's alone, and may change: none is left out."""
+        data = self.run.data
+        return replace(data, tasks={**data.tasks, self.task: replace(data.tasks[self.task], images=None)})
 
     def folder(self) -> Path:
         return cache_folder(cache_root(self.run, self.task, self.path, self.held_out), self.settings())
@@ -117,6 +122,7 @@ def encode(job: Job, engine: Engine, progress: Callable[[int, int], None] = lamb
         "piece_length": length,
         "pieces": [{name: entries[n][name] for name in ("file", "stamp")} for n in range(count)],
         "skipped": {str(number): reason for number, reason in sorted(skipped.items())},
+        **({"made_of": source.made_of} if source.made_of else {}),
     }
     if read_index(folder) != index:
         write_text(folder / INDEX, json.dumps(index, indent=1))
@@ -144,6 +150,7 @@ class PieceEncoder:
     def __init__(self, job: Job, device: str) -> None:
         self.job, self.device = job, device
         self.source, self.folder, self.settings = job.source(), job.folder(), job.settings()
+        self.data = job.data()
         self.system = get_system(job.run.system)
         self.length = piece_length(self.settings)
         self._vae: VAE | None = None
@@ -199,10 +206,12 @@ class PieceEncoder:
     def _read(self, index: int) -> tuple[list[int], Prepared] | str:
         """The shape of the target's pixels and the sample as training would size it, or why it cannot be used."""
         try:
-            example = self.source.example(index)
-            return list(example.target.shape), prepare(example, Dropped(), self.job.run.data, self.system)
+            example = self.source.example(index, captioned=False)
+            return list(example.target.shape), prepare(example, Dropped(), self.data, self.system)
         except InputError as error:
             return str(error)
+        except Exception as error:
+            raise RuntimeError(f"{self.source.place}, example {index}: {type(error).__name__}: {error}") from error
 
     def _latents(self, clips: Tensor) -> Tensor:
         if self._vae is None:

@@ -95,7 +95,7 @@ def vae_fingerprint(path: Path) -> str:
 
 
 def stamps(source: StoredSource, numbers: Sequence[int]) -> list[str]:
-    """What the media of each of these examples are, by name and size; for one that cannot be used, why."""
+    """What the media of each of these examples are, by name and mark; for one that cannot be used, why."""
 
     def stamp(index: int) -> str:
         try:
@@ -133,6 +133,11 @@ class LatentSource:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def count(self) -> int:
+        """How many examples there are, those without latents included."""
+        return len(self)
 
     def example(self, index: int) -> Example:
         """Example number `index`; its target is not read. Raises InputError when it could not be encoded."""
@@ -185,6 +190,10 @@ def read_index(folder: Path) -> dict[str, Any] | None:
 
 def _check_age(source: StoredSource, index: Mapping[str, Any], folder: Path) -> None:
     advice = f"The latents in {folder} are older than the data: run vino data encode again; it does only what changed."
+    # Caches of earlier versions do not say which shards they were made of.
+    changed = [name for name, made_of in index.get("made_of", {}).items() if source.made_of.get(name) != made_of]
+    if changed:
+        raise InputError(f"{source.place}: {', '.join(changed)} changed since. {advice}")
     if len(source) != index["examples"]:
         raise InputError(f"{source.place}: {len(source)} examples; latents are of {index['examples']}. {advice}")
     found = iter(stamps(source, range(len(source))))

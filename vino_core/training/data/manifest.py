@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..example import TASKS
-from .stored import Row
+from .stored import Row, check_fps
 
 NAME = "manifest.jsonl"
 _TEXT: tuple[type, ...] = (str, type(None))
@@ -96,17 +96,13 @@ def _parse(line: str, number: int) -> ManifestRow:
         task = f"{task}_baseimg"
     if task not in TASKS:
         raise InputError(f"task '{task}' is unknown. Known: {', '.join(TASKS)}.")
-    fps = values.get("fps")
-    if fps is not None and fps <= 0:
-        raise InputError(f"fps is {fps}; it must be above 0.")
     videos = values.get("ref_video_path") or []
     row = Row(
         id=str(values["index"]),
-        prompt="",
         target=values["target_path"],
         images=_names(values.get("ref_image_paths") or [], "ref_image_paths"),
         videos=_names([videos] if isinstance(videos, str) else videos, "ref_video_path"),
-        fps=None if fps is None else float(fps),
+        fps=check_fps(values.get("fps")),
         base_image=base_image or task == "ti2i_baseimg",
     )
     names = {"plain": "caption", "long": "caption_long", "short": "caption_short"}

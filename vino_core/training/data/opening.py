@@ -17,9 +17,9 @@ def stored_source(run: RunConfig, name: str, path: str | None) -> StoredSource:
     task = run.data.tasks[name]
     if not path:
         raise InputError(f"data.tasks.{name}: source '{task.source}' needs a path.")
-    frames = task.frames or run.data.frames
+    given = path, name, task.frames or run.data.frames, task.captions
     if task.source == "shards":
-        return ShardSource(path, name, frames)
+        return ShardSource(*given)
     if is_captioned(Path(path)):
-        return CaptionedSource(path, name, frames)
-    return FolderSource(path, name, frames, task.captions)
+        return CaptionedSource(*given)
+    return FolderSource(*given)

@@ -1,8 +1,8 @@
 """WebDataset shards, read by number: an index of where each member lies replaces streaming through the archive.
 
-A sample is `KEY.json` with `prompt` (and, as needed, `fps`, `base_image`, `id`), `KEY.target.png` or another picture or
-clip, and references `KEY.image1.png`, `KEY.image2.png`, ..., `KEY.video1.mkv`, ... Pairs of `KEY.jpg` and `KEY.txt`, as
-many text-to-image collections have them, are read too.
+A sample is `KEY.json` with `prompt`, or `caption_long` and `caption_short`, or all three (and, as needed, `fps`,
+`base_image`, `id`), `KEY.target.png` or another picture or clip, and references `KEY.image1.png`, `KEY.image2.png`,
+..., `KEY.video1.mkv`, ... Pairs of `KEY.jpg` and `KEY.txt`, as many text-to-image collections have them, are read too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from ...errors import InputError
 from ...media.encoded import Encoded
 from ...media.output import write_text
-from .stored import CLIPS, PICTURES, Row, StoredSource, check_row, suffix
+from .stored import CLIPS, PICTURES, Row, StoredSource, check_fps, check_row, suffix
 
 _INDEX = ".index.json"
 _REFERENCE = re.compile(r"(image|video)(\d+)\.\w+$")
@@ -36,20 +36,41 @@ class ShardSource(StoredSource):
     Raises InputError when there is no shard, or when one is compressed or damaged.
     """
 
-    def __init__(self, path: str | Path, name: str, frames: int | None = None) -> None:
-        super().__init__(name, Path(path), frames)
+    def __init__(self, path: str | Path, name: str, frames: int | None = None, captions: str = "both") -> None:
+        super().__init__(name, Path(path), frames, captions)
         self._shards = [_Shard(file) for file in find_shards(self.place)]
         self._ends = list(accumulate(len(shard.samples) for shard in self._shards))
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def row(self, index: int) -> Row:
-        shard, key, members = self._sample(index)
+    @property
+    def made_of(self) -> dict[str, Any]:
+        return {shard.path.name: shard.made_of for shard in self._shards}
+
+    def files(self, index: int) -> Row:
+        _, key, members = self._sample(index)
         try:
-            return check_row(_row(key, members, self._settings(shard, key, members)), self.name)
+            return check_row(_row(key, members, self._settings(index)), self.name)
         except InputError as error:
-            raise InputError(f"{shard.path.name}, {key}: {error}") from error
+            raise InputError(f"{self.where(index)}: {error}") from error
+
+    def captions(self, index: int) -> Mapping[str, str]:
+        shard, _, members = self._sample(index)
+        if "json" not in members:
+            found = {"plain": shard.read(*members["txt"]).decode("utf-8", "replace") if "txt" in members else ""}
+        else:
+            settings = self._settings(index)
+            found = {"plain": settings.get("prompt") or settings.get("caption")}
+            found |= {kind: settings.get(f"caption_{kind}") for kind in ("long", "short")}
+        for caption in found.values():
+            if not isinstance(caption, (str, type(None))):
+                raise InputError(f"{self.where(index)}: a caption is {caption!r}; it must be text.")
+        return {kind: caption.strip() for kind, caption in found.items() if caption and caption.strip()}
+
+    def where(self, index: int) -> str:
+        shard, key, _ = self._sample(index)
+        return f"{shard.path.name}, {key}"
 
     def names(self, index: int) -> list[str]:
         """Extensions of the sample's members."""
@@ -59,18 +80,18 @@ class ShardSource(StoredSource):
         shard, key, members = self._sample(index)
         return Encoded(f"{shard.path}, {key}.{name}", shard.read(*members[name]))
 
-    def size(self, index: int, name: str) -> int:
-        return self._sample(index)[2][name][1]
+    def mark(self, index: int, name: str) -> str:
+        return str(self._sample(index)[2][name][1])
 
     def _sample(self, index: int) -> tuple[_Shard, str, Members]:
         number = bisect_right(self._ends, index)
         shard = self._shards[number]
         return shard, *shard.samples[index - (self._ends[number - 1] if number else 0)]
 
-    def _settings(self, shard: _Shard, key: str, members: Members) -> Mapping[str, Any]:
+    def _settings(self, index: int) -> Mapping[str, Any]:
+        shard, key, members = self._sample(index)
         if "json" not in members:
-            text = shard.read(*members["txt"]).decode("utf-8", "replace") if "txt" in members else ""
-            return {"prompt": text.strip()}
+            return {}
         try:
             settings = json.loads(shard.read(*members["json"]))
         except ValueError as error:
@@ -93,7 +114,9 @@ class _Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.samples = _samples(path)
+        stat = path.stat()
+        self.made_of = [stat.st_size, stat.st_mtime_ns]
+        self.samples = _samples(path, self.made_of)
 
     @cached_property
     def _bytes(self) -> mmap.mmap:
@@ -107,11 +130,9 @@ class _Shard:
         return data
 
 
-def _samples(path: Path) -> list[tuple[str, Members]]:
+def _samples(path: Path, made_of: list[int]) -> list[tuple[str, Members]]:
     """From the index beside the shard, which is made anew when the shard has changed."""
     beside = path.with_name(path.name + _INDEX)
-    stat = path.stat()
-    made_of = [stat.st_size, stat.st_mtime_ns]
     try:
         known = json.loads(beside.read_text(encoding="utf-8"))
         if known["made_of"] == made_of:
@@ -154,13 +175,14 @@ def _row(key: str, members: Members, settings: Mapping[str, Any]) -> Row:
     for kind, found in references.items():
         if sorted(found) != list(range(1, len(found) + 1)):
             raise InputError(f"references {kind}{', '.join(map(str, sorted(found)))}; they must count 1, 2, 3, ...")
-    fps = settings.get("fps")
+    base_image = settings.get("base_image", False)
+    if not isinstance(base_image, bool):
+        raise InputError(f"base_image is {base_image!r}; it must be true or false.")
     return Row(
         id=str(settings.get("id", key)),
-        prompt=str(settings.get("prompt") or settings.get("caption") or ""),
         target=targets[0],
         images=tuple(name for _, name in sorted(references["image"].items())),
         videos=tuple(name for _, name in sorted(references["video"].items())),
-        fps=None if fps is None else float(fps),
-        base_image=bool(settings.get("base_image", False)),
+        fps=check_fps(settings.get("fps")),
+        base_image=base_image,
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,7 @@ from ...media.encoded import Encoded
 from ...media.images import read_image
 from ...media.sizing import TEMPORAL_STRIDE
 from ...media.videos import read_clip
+from .. import draws
 from ..example import Example
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
@@ -51,12 +54,13 @@ SHAPES = {
 class Row:
     """One example before any of its media is opened. Media are named as the source knows them.
 
-    `fps` is needed only where the clips do not state their rate rightly; None takes it from the clips.
+    `prompt` is empty where nobody asked for it. `fps` is needed only where the clips do not state their rate rightly;
+    None takes it from the clips.
     """
 
     id: str
-    prompt: str
     target: str
+    prompt: str = ""
     images: tuple[str, ...] = ()
     videos: tuple[str, ...] = ()
     fps: float | None = None
@@ -68,29 +72,74 @@ class Row:
 
 
 class StoredSource(ABC):
-    """Examples of one task by number (an ExampleSource). `place` is what messages call it."""
+    """Examples of one task by number (an ExampleSource). `place` is what messages call it.
 
-    def __init__(self, name: str, place: Path, frames: int | None = None) -> None:
-        self.name, self.place, self.frames = name, place, frames
+    `captions`: "long" or "short" takes captions of that length; "both" one of those that a row has, always the same one
+    for the same row.
+    """
+
+    def __init__(self, name: str, place: Path, frames: int | None = None, captions: str = "both") -> None:
+        self.name, self.place, self.frames, self.wanted = name, place, frames, captions
 
     @abstractmethod
     def __len__(self) -> int: ...
 
+    @property
+    def count(self) -> int:
+        """How many examples there are."""
+        return len(self)
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """Files that hold many examples, each with what tells it from another one of that name; none if there are none.
+
+        Plain values.
+        """
+        return {}
+
     @abstractmethod
-    def row(self, index: int) -> Row:
-        """Row number `index`. Raises InputError when it cannot be used, whatever its media hold."""
+    def files(self, index: int) -> Row:
+        """Row number `index` without its prompt. Raises InputError when it cannot be used, whatever its media hold."""
+
+    @abstractmethod
+    def captions(self, index: int) -> Mapping[str, str]:
+        """The captions that row number `index` has: "plain", "long", "short". Raises InputError for unreadable ones."""
+
+    @abstractmethod
+    def where(self, index: int) -> str:
+        """What messages call row number `index`."""
 
     @abstractmethod
     def media(self, index: int, name: str) -> Path | Encoded:
         """One of the row's media, to be read."""
 
     @abstractmethod
-    def size(self, index: int, name: str) -> int:
-        """Bytes of one of the row's media. Raises InputError when it is missing."""
+    def mark(self, index: int, name: str) -> str:
+        """What is cheap to ask of one of the row's media, and tells it from another one of that name.
 
-    def example(self, index: int) -> Example:
-        """Example number `index`; of its target the first `frames` frames at most. Raises InputError when unusable."""
-        row = self.row(index)
+        Raises InputError when it is missing.
+        """
+
+    def row(self, index: int) -> Row:
+        """Row number `index`. Raises InputError when it cannot be used, whatever its media hold."""
+        row = self.files(index)
+        captions = self.captions(index)
+        kinds = sorted(captions) if self.wanted == "both" else [kind for kind in captions if kind == self.wanted]
+        if not kinds:
+            kind, field = ("", "") if self.wanted == "both" else (f"{self.wanted} ", f" as caption_{self.wanted}")
+            raise InputError(
+                f"{self.where(index)}: the {kind}caption is missing or empty. Write one{field}, or leave the example "
+                "out."
+            )
+        chosen = draws.numbers("caption", index).integers(len(kinds)) if len(kinds) > 1 else 0
+        return replace(row, prompt=captions[kinds[chosen]])
+
+    def example(self, index: int, captioned: bool = True) -> Example:
+        """Example number `index`; of its target the first `frames` frames at most. Raises InputError when unusable.
+
+        Without `captioned` its prompt is empty, whatever captions it has or lacks.
+        """
+        row = self.row(index) if captioned else self.files(index)
         try:
             target, fps = self._target(index, row)
             return self._finish(index, row, target, fps)
@@ -102,17 +151,16 @@ class StoredSource(ABC):
         return self._finish(index, self.row(index), torch.empty(target, dtype=torch.uint8, device="meta"), None)
 
     def stamp(self, index: int) -> str:
-        """Names and sizes of the row's media: cheap to ask for, and another one when a file was exchanged.
+        """Names and marks of the row's media: cheap to ask for, and another one when a file was exchanged.
 
         Raises InputError when a file is missing.
         """
-        row = self.row(index)
-        return "\n".join(f"{name} {self.size(index, name)}" for name in row.media)
+        return "\n".join(f"{name} {self.mark(index, name)}" for name in self.files(index).media)
 
     def digest(self, index: int) -> str:
         """A hash of what the row's media hold, and in which order. Raises InputError when a file is missing."""
         hashed = hashlib.blake2b(digest_size=16)
-        for name in self.row(index).media:
+        for name in self.files(index).media:
             media = self.media(index, name)
             data = media.data if isinstance(media, Encoded) else _bytes(media)
             hashed.update(hashlib.blake2b(data, digest_size=16).digest())
@@ -170,8 +218,6 @@ def check_row(row: Row, task: str) -> Row:
         if not fewest <= found <= most:
             allowed = f"{fewest}" if fewest == most else f"{fewest} or more"
             raise InputError(f"{found} {kind}; {task} takes {allowed}.")
-    if not row.prompt.strip():
-        raise InputError("the caption is missing or empty. Write one, or leave the example out.")
     known = PICTURES | CLIPS
     for name in row.media:
         if suffix(name) not in known:
@@ -182,6 +228,24 @@ def check_row(row: Row, task: str) -> Row:
         if is_clip(name) != clip:
             raise InputError(f"{name}: a {'clip' if clip else 'picture'} is expected here.")
     return row
+
+
+def check_fps(value: Any) -> float | None:
+    """A frame rate as data files state it, None for none. Raises InputError for what is no rate."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise InputError(f"fps is {value!r}; it must be a number above 0, in frames per second.")
+    return float(value)
+
+
+def file_mark(path: Path, advice: str) -> str:
+    """Size and time of the last change of a file. Raises InputError when there is none."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise InputError(f"{path}: there is no such file ({error.strerror}). {advice}") from error
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _bytes(path: Path) -> bytes:
