@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from vino_core.errors import InputError
 from vino_core.media.sizing import best_grid
 from vino_core.sampling.sampler import euler
 from vino_core.sampling.schedule import sigmas
+from vino_core.systems.base import System
 from vino_core.systems.vino import VINO
+from vino_core.systems.vogue import VOGUE
 from vino_core.training import draws
 from vino_core.training.conditioning import encode_samples
 from vino_core.training.config import Flow, Optimizer
@@ -82,6 +85,33 @@ def test_what_a_sample_sees_without_a_condition() -> None:
     edit = replace(example, images=example.images * 3, videos=(), base_image=True)
     assert visible(edit, Dropped(images=True), VINO).references == (2,)
     assert visible(replace(edit, base_image=False), Dropped(images=True), VINO).references == ()
+
+
+REFERENCES = [("t2i", ""), ("i2v", "i"), ("ti2i", "i"), ("ti2i_baseimg", "i"), ("ti2v", "i"), ("tv2v", "v"), ("tiv2v", "iv")]
+
+
+@pytest.mark.parametrize("system", [VINO, VOGUE], ids=lambda system: system.name)
+@pytest.mark.parametrize(("task", "kinds"), REFERENCES)
+def test_each_kind_of_reference_is_seen_as_often_as_it_is_drawn(system: System, task: str, kinds: str) -> None:
+    """Losing the text, all pictures but a base image, or all clips: each in one sample of ten, whatever else is lost."""
+    example, many = Numbers(task).example(0), 6000
+    images = len(example.images)
+    lost = {"text": [], "i": [], "v": []}
+    for step in range(many):
+        seen = visible(example, draw_dropped(0.1, 0, step, 0, images), system)
+        lost["text"].append(not seen.text)
+        lost["i"].append(0 not in seen.references)
+        lost["v"].append(images not in seen.references)
+        whole = {*range(images)}, {*range(images, images + len(example.videos))}
+        remain = {index for index in seen.references if index < images}
+        base_stays = example.base_image and images > 1 and system is VINO
+        assert remain in (whole[0], {images - 1} if base_stays else set())
+        assert {index for index in seen.references if index >= images} in (whole[1], set())
+    for kind in ("text", *kinds):
+        assert abs(sum(lost[kind]) / many - 0.1) < 0.012, kind
+    for one, other in combinations(("text", *kinds), 2):
+        both = sum(a and b for a, b in zip(lost[one], lost[other], strict=True)) / many
+        assert abs(both - 0.01) < 0.004, (one, other)
 
 
 def test_gradients_of_the_learnable_tokens_equal_those_of_a_full_pass(tmp_path: Path) -> None:

@@ -165,7 +165,10 @@ def shipped(stage: int, out: Path, **changes):
     base = replace(
         run, out=str(out), steps=14, any_order=True, files=Files("-", "-"), fresh=fresh,
         optimizer=replace(run.optimizer, warmup=4),
-        data=replace(run.data, tasks=mixture, area=1024, frames=min(5, run.data.frames), workers=0, max_tokens=None),
+        data=replace(
+            run.data, tasks=mixture, area=1024, smallest_area=512, frames=min(5, run.data.frames), workers=0,
+            max_tokens=None,
+        ),
         parallel=Parallel(dtype="float32", checkpointing=True, device="cpu", timeout=60),
         save=Save(every=5, keep=2), watch=Watch(tensorboard=False, progress=False, peak_tflops=1.0),
     )  # fmt: skip
@@ -307,12 +310,12 @@ def test_examples_are_encoded_beforehand_with_their_places(tmp_path: Path) -> No
 
     found = encode_examples(run.data, sources(run, length=2), made.system, text, made.vae.encode, torch.float32)
     shapes = {
-        (key[0], len(key[3])): (sample.target.shape[2], len(sample.references), len(sample.conditions))
+        (key[0], key[3]): (sample.target.shape[2], len(sample.references), len(sample.conditions))
         for key, sample in found.samples.items()
     }
     assert shapes == {
-        ("i2v", 1): (1, 1, 0), ("i2v", 0): (1, 0, 0), ("tiv2v", 2): (2, 1, 1), ("tiv2v", 1): (2, 1, 0),
-        ("tiv2v", 0): (2, 0, 0),
+        ("i2v", (0,)): (1, 1, 0), ("i2v", ()): (1, 0, 0), ("tiv2v", (0, 1)): (2, 1, 1), ("tiv2v", (0,)): (2, 1, 0),
+        ("tiv2v", (1,)): (2, 0, 1), ("tiv2v", ()): (2, 0, 0),
     }  # fmt: skip
 
 

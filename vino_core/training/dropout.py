@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..branches import branch_prompts
 from ..encoder.encode import BranchPrompt
-from ..sampling.guidance import Branch
 from ..systems.base import System
 from . import draws
 from .example import PROXIES, Example
@@ -27,24 +25,23 @@ def draw_dropped(chance: float, seed: int, step: int, sample: int, images: int) 
     `sample` is the number in the step's whole batch. With several images all samples of the step, on all processes,
     drop their images together or not at all.
     """
+    # Keys that differ in zeros at their end only are the same draws: the common one has a name of its own.
     text, one_image, video = draws.numbers(seed, "dropout", step, sample).random(3)
-    many_images = draws.numbers(seed, "dropout", step).random()
+    many_images = draws.numbers(seed, "dropout of many images", step).random()
     return Dropped(text < chance, (many_images if images > 1 else one_image) < chance, video < chance)
 
 
 def visible(example: Example, dropped: Dropped, system: System) -> BranchPrompt:
     """The prompt behind its task's instruction, and the references (images first, then videos), that remain.
 
-    Without its images a sample is what the third guidance branch sees: a base image among others stays.
+    Without its images a sample has those of them that the third guidance branch sees: a base image among others stays.
+    Videos go on their own, whatever that branch sees of them.
     """
     images, videos = len(example.images), len(example.videos)
-    counts = images, videos, example.base_image
-    everything = branch_prompts(system, example.prompt, "", *counts, text_scale=2.0, image_scale=2.0)
-    kept = everything[Branch.POSITIVE].references
-    if dropped.images and Branch.NEGATIVE_IMAGE in everything:
-        kept = everything[Branch.NEGATIVE_IMAGE].references
-    if dropped.videos:
-        kept = tuple(index for index in kept if index < images)
+    seen = system.kept(images, videos, example.base_image) if dropped.images else range(images)
+    kept = tuple(index for index in seen if index < images)
+    if not dropped.videos:
+        kept += tuple(range(images, images + videos))
     return BranchPrompt("" if dropped.text else instruction(example, system) + example.prompt, kept)
 
 
