@@ -196,12 +196,12 @@ def _alike(published: Mapping[str, Shape], found: Mapping[str, Shape]) -> dict[s
 
 def _expected_vlm(found: Mapping[str, Shape], system: System, published_size: bool) -> dict[str, Shape]:
     published = system.published
+    if not found:
+        return {}  # as a checkpoint is that was put together without it: nothing of a published one is used
     vlm = {name: shape for name, shape in official_manifest(system.name).items() if name.startswith(published.vlm)}
     if published.tokens is not None:
         return vlm if published_size else dict(found)
     embedding, head = published.vlm + published.embedding, published.vlm + published.head
-    if not found:
-        return {}
     wanted = vlm if published_size else _alike(vlm, found)
     if found.keys() == {embedding}:
         wanted = {embedding: wanted[embedding]}

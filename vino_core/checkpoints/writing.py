@@ -88,7 +88,7 @@ def written_aside(paths: Sequence[Path], sizes: Sequence[int], overwrite: bool =
             part.unlink(missing_ok=True)
 
 
-def _header(plan: Plan) -> tuple[bytes, list[str]]:
+def header(plan: Plan) -> tuple[bytes, list[str]]:
     """The file's first bytes, and the order of its tensors: wide dtypes first keeps every tensor aligned."""
     order = sorted(plan.tensors, key=lambda name: -plan.tensors[name].dtype.itemsize)
     entries: dict[str, object] = {"__metadata__": dict(plan.metadata)}
@@ -107,7 +107,7 @@ def _header(plan: Plan) -> tuple[bytes, list[str]]:
 
 
 def _write_plan(plan: Plan, file: BinaryIO, progress: Progress) -> None:
-    start, order = _header(plan)
+    start, order = header(plan)
     file.write(start)
     for name in order:
         info, written = plan.tensors[name], 0

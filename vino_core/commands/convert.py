@@ -135,5 +135,10 @@ def run(options: argparse.Namespace) -> int:
         folder = FOLDERS[plan.metadata["kind"]]
         print(f"{plan.path}  ({plan.size / 1e6:,.1f} MB; ComfyUI looks for it in {folder})")
     if plans[0].metadata.get(LEARNABLE) == "0":
-        print("This is the variant without learnable tokens: there is no tokens file.")
+        alone = all(plan.metadata["kind"] == "model" for plan in plans)
+        files = get_system(plans[0].metadata["system"]).published.files
+        if alone and len(files) > 1:
+            print(f"{files[-1].name} was not named, so this is taken for the variant without learnable tokens.")
+        else:
+            print("This is the variant without learnable tokens: there is no tokens file.")
     return 0
