@@ -28,7 +28,7 @@ def _inputs(name: str, tooltip: str, *before: io.Input, longest: int = 256) -> l
         io.Clip.Input(
             "clip",
             tooltip="Qwen3-VL-4B-Instruct (VINO) or another system's text encoder. Of Qwen2.5-VL-7B-Instruct (VOGUE) a "
-            "file with lm_head.weight, loaded with VINO Text Encoder Loader.",
+            "file with lm_head.weight, the layer that writes text.",
         ),
         ReferencesType.Input("references", tooltip="What the text talks about, from VINO References."),
         *before,
