@@ -60,8 +60,9 @@ def draw(rows: list[Row], notice: str) -> Image.Image:
     pen.text((outputs_at, 54), "out", FAINT, small)
     for index, row in enumerate(rows):
         top = head + index * (CELL + GAP)
-        pen.text((GAP, top), row.title, INK, ImageFont.load_default(17))
-        pen.multiline_text((GAP, top + 30), "\n".join(textwrap.wrap(row.prompt, 42)), FAINT, small)
+        title = textwrap.wrap(row.title, 32)
+        pen.multiline_text((GAP, top), "\n".join(title), INK, ImageFont.load_default(17))
+        pen.multiline_text((GAP, top + 8 + 22 * len(title)), "\n".join(textwrap.wrap(row.prompt, 42)), FAINT, small)
         _paste(sheet, row.inputs, TEXT_WIDTH + GAP, top)
         middle = top + CELL // 2
         pen.line((outputs_at - 40, middle, outputs_at - 18, middle), INK, 2)
