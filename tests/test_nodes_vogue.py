@@ -119,7 +119,7 @@ def test_a_task_prepares_its_pictures() -> None:
     [
         ({"task": "ti2v"}, "task 'ti2v': vogue does not know it; .*It is a task of vino and vino-tiny"),
         ({"task": "i2i_edit", "clip": None}, "task 'i2i_edit': vino does not know it; .*a task of vogue.*to clip"),
-        ({"task": "multiid"}, r"'multiid' takes 1 or more picture\(s\) and 0 video\(s\), not 0 and 0"),
+        ({"task": "multiid"}, r"'multiid' takes 1 to 16 picture\(s\) and 0 video\(s\), not 0 and 0"),
         ({"task": "i2v", "images": 1}, "goes on from a picture: frames is 1"),
         (
             {"images": 1, "size": {"size": "custom", "width": 96, "height": 64}},

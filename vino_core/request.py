@@ -82,6 +82,13 @@ def check_references(system: System, task: str, references: References, width: i
     arrangement = system.arrange(task, len(references.images), len(references.videos))
     if arrangement.first_frame is not None and frames == 1:
         raise InputError(f"{task} goes on from a picture: frames is 1, it must be at least 5.")
+    for index in arrangement.after:
+        given = len(references.packed[index])
+        if index >= len(references.images) and given != frames:
+            raise InputError(
+                f"frames is {frames}: the video to edit gives {given} (4n + 1 of its own), and {system.name} edits "
+                f"frame by frame. Set it to {given}, leave it to the video, or choose a longer video."
+            )
     for pixels in references.packed if system.one_size else ():
         rows, columns = pixels.shape[1:3]
         if (rows, columns) != (height, width):

@@ -86,15 +86,18 @@ def _preset(task: str, frames: int, text_scale: float, image_scale: float, area:
     )
 
 
+_MOST = 16
+"""Pictures at most: each is a frame of its own, as large as the result. At most four were trained and tested with."""
+
 _COUNTS: dict[str, tuple[range, int]] = {
     "t2i": (range(1), 0),
     "t2v": (range(1), 0),
     "i2v": (range(1, 2), 0),
     "i2i_edit": (range(1, 2), 0),
-    "i+i2i_edit": (range(2, 100), 0),
-    "multiid": (range(1, 100), 0),
+    "i+i2i_edit": (range(2, _MOST + 1), 0),
+    "multiid": (range(1, _MOST + 1), 0),
     "v2v_edit": (range(1), 1),
-    "i+v2v_edit": (range(1, 100), 1),
+    "i+v2v_edit": (range(1, _MOST + 1), 1),
 }
 """Pictures and videos that each task takes."""
 
@@ -116,7 +119,7 @@ def arrange(task: str, images: int, videos: int) -> Arrangement:
     """References before the noisy frames, the edited picture or clip behind them (VOGUE paper section 2.2)."""
     pictures, clips = _COUNTS[task]
     if images not in pictures or videos != clips:
-        count = f"{pictures[0]} or more" if len(pictures) > 1 else str(pictures[0])
+        count = f"{pictures[0]} to {pictures[-1]}" if len(pictures) > 1 else str(pictures[0])
         raise InputError(
             f"task '{task}' takes {count} picture(s) and {clips} video(s), not {images} and {videos}. Change what is "
             f"connected, or let the references decide the task ({', '.join(_COUNTS)})."
