@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
-from training_runs import config
+from training_runs import config, tasks
 
 from vino_core.cli import main
 from vino_core.errors import InputError
 from vino_core.training.config import load_config
+from vino_core.training.example import PROXIES as TRAINING_PROXIES
 from vino_core.training.stages import check_stage
 
 SHIPPED = sorted((ROOT / "configs").glob("*.yaml"))
@@ -80,6 +81,18 @@ def test_settings_change_from_the_command_line() -> None:
         ("watch.preview=0", None),
         ("watch.previews=[]", "names no prompt"),
         ("nonsense", "write it as name=value"),
+        ("train=[a", r"--set train=\[a: the value is not readable as YAML .*Close its brackets, or quote it"),
+        ("out=2026-13-45", "--set out=2026-13-45: the value is not readable as YAML"),
+        ("flow.mean=.nan", "flow.mean is nan; it must be a finite number"),
+        ("data.tasks.t2i.weight=.inf", "data.tasks.t2i.weight is inf; it must be a finite number"),
+        ("optimizer.learning_rate=nan", "learning_rate is 'nan'; it must be a finite number"),
+        ("optimizer.betas=[0.9, .nan]", "betas is nan; it must be a finite number"),
+        ("data.tasks.t2i.images=0", "data.tasks.t2i.images is 0; use 1 or more"),
+        ("data.max_tokens=0", "data.max_tokens is 0; it must be 1 or more"),
+        ("tokens=-1", "tokens is -1; it must be 0 or more"),
+        ("watch.validate=-5", "preview and validate are 0"),
+        ("watch.peak_tflops=0", "peak_tflops is 0.0; it must be above 0"),
+        ("data.tasks.t2i.captions=medium", "must be one of long, short, both"),
     ],
 )
 def test_wrong_settings_are_refused(change: str, message: str | None) -> None:
@@ -120,7 +133,8 @@ def test_contradictions_are_refused(tmp_path: Path) -> None:
 )
 def test_the_order_of_stages(tmp_path: Path, stage: int, train: list, before: str | None, message: str | None) -> None:
     metadata = {} if before is None else {"stage": before}
-    run = config(tmp_path, stage=stage, train=train, any_order=False)
+    start = {"files": {"text_encoder": "-", "vae": "-", "model": "before.safetensors"}, "fresh": None}
+    run = config(tmp_path, stage=stage, train=train, any_order=False, **start)
     if message is None:
         check_stage(run, metadata)
         return
@@ -129,9 +143,43 @@ def test_the_order_of_stages(tmp_path: Path, stage: int, train: list, before: st
     check_stage(config(tmp_path, stage=stage, train=train, any_order=True), metadata)
 
 
+def test_stages_that_start_from_no_result_of_a_stage_say_so(tmp_path: Path) -> None:
+    parts = ["connectors", "tokens", "mmdit"]
+    base = {"text_encoder": "-", "vae": "-", "base": "t2v.safetensors"}
+    run = config(tmp_path, stage=2, train=parts, any_order=False, files=base, fresh=None)
+    with pytest.raises(InputError, match="result of stage 1; files.base t2v.safetensors has no connectors yet. Give"):
+        check_stage(run, {})
+    with pytest.raises(InputError, match="result of stage 1; fresh weights are where stage 0 begins"):
+        check_stage(config(tmp_path, stage=2, train=parts, any_order=False), {})
+    files = {"text_encoder": "-", "vae": "-", "model": "later.safetensors", "plain_text": "x"}
+    run = config(tmp_path, stage=0, train=["mmdit", "plain_text"], any_order=False, files=files, fresh=None,
+                 tokens=None, data={"tasks": tasks("t2i")})  # fmt: skip
+    with pytest.raises(
+        InputError, match="stage 0 starts from fresh weights, or .*; later.safetensors is the result of"
+    ):
+        check_stage(run, {"stage": "1"})
+
+
+CAPTIONS = {1: "long", 2: "both", 3: "both"}
+PROXIES = {1: {"reconstruct_image"}, 2: {"select_image"}, 3: set()}
+
+
+@pytest.mark.parametrize("stage", CAPTIONS)
+def test_captions_and_proxy_tasks_are_those_of_the_paper(stage: int) -> None:
+    """VINO paper section 2.3: long captions and reconstruction, then short ones too and selection, then all tasks."""
+    found = load_config(ROOT / "configs" / f"vino_stage{stage}.yaml").data.tasks
+    assert {found[name].captions for name in ("t2i", "t2v")} == {CAPTIONS[stage]}
+    assert set(found) & set(TRAINING_PROXIES) == PROXIES[stage]
+
+
 def test_the_command_says_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", str(tmp_path / "none.yaml")]) == 1
     assert "there is no such config" in capsys.readouterr().err
     (tmp_path / "bad.yaml").write_text("a: [")
     assert main(["train", str(tmp_path / "bad.yaml")]) == 1
     assert "not readable as YAML" in capsys.readouterr().err
+    (tmp_path / "day.yaml").write_text("out: 2026-13-45")
+    assert main(["train", str(tmp_path / "day.yaml")]) == 1
+    assert "not readable as YAML" in capsys.readouterr().err
+    assert main(["train", str(tmp_path)]) == 1
+    assert "cannot be read (Is a directory). Give the path of a YAML file" in capsys.readouterr().err

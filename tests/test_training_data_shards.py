@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
 import pytest
 import torch
-from data_files import by_name
+from data_files import by_name, data_config
 from PIL import Image
 
 from vino_core.errors import InputError
@@ -17,6 +18,7 @@ from vino_core.training.data import shard_writing
 from vino_core.training.data.shard_writing import write_shards
 from vino_core.training.data.shards import ShardSource
 from vino_core.training.feed import Feed
+from vino_core.training.sources import training_sources
 
 
 def tar(path: Path, members: dict[str, bytes]) -> Path:
@@ -112,6 +114,27 @@ def test_broken_samples_are_replaced_and_named(tmp_path: Path) -> None:
     assert set(feed.skipped) == {("t2i", 7), ("t2i", 11)}
     assert "a.tar, 07.jpg" in feed.skipped["t2i", 7]
     assert "caption is missing" in feed.skipped["t2i", 11]
+
+
+def test_captions_long_and_short_are_those_that_the_config_asks_for(tmp_path: Path) -> None:
+    members = {}
+    for n in range(20):
+        captions = {"prompt": "plain", "caption_long": "long", "caption_short": "short"}
+        members |= {f"{n:02d}.target.png": png(), f"{n:02d}.json": json.dumps(captions).encode()}
+    members |= {"20.jpg": png(), "20.txt": b"a picture"}
+    tar(tmp_path / "a.tar", members)
+
+    def prompts(wanted: str) -> list[str]:
+        tasks = {"t2i": {"weight": 1, "source": "shards", "path": str(tmp_path), "captions": wanted}}
+        source = training_sources(data_config(tmp_path, tasks))["t2i"]
+        return [source.example(n).prompt for n in range(20)]
+
+    assert set(prompts("long")) == {"long"} and set(prompts("short")) == {"short"}
+    both = prompts("both")
+    assert both == prompts("both") and set(both) == {"plain", "long", "short"}
+    assert ShardSource(tmp_path, "t2i").example(20).prompt == "a picture"
+    with pytest.raises(InputError, match="a.tar, 20: the long caption is missing or empty. Write one as caption_long"):
+        ShardSource(tmp_path, "t2i", captions="long").example(20)
 
 
 def test_samples_without_what_their_task_needs_say_so(tmp_path: Path) -> None:

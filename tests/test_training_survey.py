@@ -115,6 +115,8 @@ def test_runs_and_checks_read_such_a_folder_too(folder: Path, capsys: pytest.Cap
     assert training_sources(config)["t2i"].count == 3
     with pytest.raises(InputError, match="ti2i has references"):
         training_sources(tmp_config(folder, "ti2i"))
+    with pytest.raises(InputError, match="one caption; data.tasks.t2i.captions asks for long ones"):
+        training_sources(data_config(folder, {"t2i": {"weight": 1, "path": str(folder), "captions": "long"}}))
     assert main(["data", "check", str(folder), "--system", "vino-tiny"]) == 0
     assert "3 examples, nothing wrong" in capsys.readouterr().out
 

@@ -81,8 +81,8 @@ class Task:
     `source`: "toy" (the procedural world), "folder" or "shards" (at `path`). `frames` limits the target and the
     reference clips, `images` the number of reference pictures; examples with more are skipped and listed.
     `validation`: path of held-out examples of the same kind; the toy world holds out its own. `captions`: which ones
-    the toy world writes, or a folder's manifest gives. `latents`: read what `vino data encode` made beforehand instead
-    of asking the VAE; true looks beside the data, a path names another folder.
+    the toy world writes, or are taken from a folder's manifest or shards. `latents`: read what `vino data encode` made
+    beforehand instead of asking the VAE; true looks beside the data, a path names another folder.
     """
 
     weight: float
@@ -227,7 +227,7 @@ class RunConfig:
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
     """The config in a YAML file with changes such as `optimizer.learning_rate=1e-4`.
 
-    Raises InputError for a missing or unreadable file and for unknown, ill-typed or contradictory settings.
+    Raises InputError for a missing or unreadable file or value and for unknown, ill-typed or contradictory settings.
     """
     import yaml
 
@@ -236,7 +236,11 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such config. Shipped ones are in the folder configs.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}). Give the path of a YAML file."
+        ) from error
+    except (yaml.YAMLError, ValueError) as error:  # the latter for dates and bytes that are none
         raise InputError(f"{path}: not readable as YAML ({error}).") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold settings (name: value).")
@@ -252,7 +256,13 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
             target = target[group]
             if not isinstance(target, dict):
                 raise InputError(f"--set {change}: '{group}' is not a group of settings.")
-        target[last] = yaml.safe_load(text)
+        try:
+            target[last] = yaml.safe_load(text)
+        except (yaml.YAMLError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"--set {change}: the value is not readable as YAML ({reason}). Close its brackets, or quote it."
+            ) from error
     return build(RunConfig, values, str(path))
 
 
@@ -271,6 +281,7 @@ def _check(run: RunConfig) -> None:
         "train is empty; name at least one of mmdit, connectors, tokens, plain_text, or set lora.",
     )
     _require(len(set(run.train)) == len(run.train), f"train is {list(run.train)}; a name occurs twice.")
+    _require(run.tokens is None or run.tokens >= 0, f"tokens is {run.tokens}; it must be 0 or more.")
     _require(run.ema is None or 0 < run.ema < 1, f"ema is {run.ema}; it must lie between 0 and 1, or be null for none.")
     starts = [name for name, value in (("files.model", run.files.model), ("files.base", run.files.base)) if value]
     starts += ["fresh"] if run.fresh else []
@@ -312,6 +323,11 @@ def _check(run: RunConfig) -> None:
     _require(run.save.every >= 1 and run.save.keep >= 1, "save: every and keep are 1 or more.")
     watch = run.watch
     _require(watch.log >= 1, f"watch.log is {watch.log}; it must be 1 or more.")
+    _require(watch.preview >= 0 and watch.validate >= 0, "watch: preview and validate are 0 (never) or more.")
+    _require(
+        watch.peak_tflops is None or watch.peak_tflops > 0,
+        f"watch.peak_tflops is {watch.peak_tflops}; it must be above 0, or null to measure it.",
+    )
     _require(not watch.preview or bool(watch.previews), "watch.preview is on, but watch.previews names no prompt.")
     _require(not watch.validate or watch.validation_examples >= 1, "watch.validation_examples must be 1 or more.")
     _require(not (watch.preview and run.stage == 0), "watch.preview: stage 0 has no prompt encoder to preview with.")
@@ -332,12 +348,11 @@ def _check_data(data: Data) -> None:
         _require(task.weight >= 0, f"data.tasks.{name}.weight is {task.weight}; it must be 0 or more.")
         needs = "takes no" if task.source == "toy" else "needs a"
         _require((task.source == "toy") == (task.path is None), f"data.tasks.{name}: {task.source} {needs} path.")
-        own = task.source != "shards" or task.captions == "both"
-        _require(own, f"data.tasks.{name}.captions: shards have one caption each. Leave the setting out.")
         _require(
             not (task.latents and task.source == "toy"),
             f"data.tasks.{name}.latents: the toy world has no end. Write examples of it with `vino data toy`.",
         )
+        _require(task.images is None or task.images >= 1, f"data.tasks.{name}.images is {task.images}; use 1 or more.")
         _require(task.batch is None or task.batch >= 1, f"data.tasks.{name}.batch is {task.batch}; use 1 or more.")
         if task.frames is not None:
             check_frames(task.frames)
@@ -356,6 +371,8 @@ def _check_data(data: Data) -> None:
         f"data.smallest_area: latents made beforehand (data.tasks.{next(iter(cached), '')}) have one size each. Leave "
         "one of the two out.",
     )
+    most = data.max_tokens
+    _require(most is None or most >= 1, f"data.max_tokens is {most}; it must be 1 or more, or null for no limit.")
     shown = data.vlm_frames
     _require(shown is None or shown >= 1, f"data.vlm_frames is {shown}; it must be 1 or more, or null.")
     _require(data.workers >= 0, f"data.workers is {data.workers}; it must be 0 or more.")

@@ -80,8 +80,16 @@ def check_stage(run: RunConfig, metadata: Mapping[str, str]) -> None:
     before = metadata.get("stage")
     allowed = {0: (None, "0"), 1: (None, "0"), 2: ("1", "2"), 3: ("2", "3")}[run.stage]
     if before not in allowed:
-        found = "of no known stage" if before is None else f"the result of stage {before}"
+        start = (
+            f"the result of stage {run.stage - 1}" if run.stage else "fresh weights, or the result of another stage 0"
+        )
+        if run.files.model is not None:
+            wrong = f"{run.files.model} is " + (f"the result of stage {before}" if before else "of no known stage")
+        elif run.files.base is not None:
+            wrong = f"files.base {run.files.base} has no connectors yet. Give that result as files.model"
+        else:
+            wrong = "fresh weights are where stage 0 begins. Give that result as files.model"
         raise InputError(
-            f"stage {run.stage} starts from the result of stage {run.stage - 1}; {run.files.model} is {found}. "
-            "Run the stages in order, or set any_order for an experiment."
+            f"stage {run.stage} starts from {start}; {wrong}. Run the stages in order, or set any_order for an "
+            "experiment."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -60,9 +61,13 @@ def convert(wanted: Any, value: Any, where: str) -> Any:
         return tuple(convert(kind, entry, where) for kind, entry in zip(arguments, value, strict=True))
     if wanted is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            return float(value)  # YAML reads 1e-4 as text
-        except ValueError:
+            number = float(value)  # YAML reads 1e-4 as text
+        except (ValueError, OverflowError):
             pass
+        else:
+            if math.isfinite(number):
+                return number
+            raise InputError(f"{where} is {value!r}; it must be a finite number.")
     elif wanted in (int, str, bool) and type(value) is wanted:
         return value
     raise InputError(f"{where} is {value!r}; it must be of type {getattr(wanted, '__name__', wanted)}.")
