@@ -47,7 +47,7 @@ class Request:
     def arrangement(self, system: System) -> Arrangement:
         """Where the references go. Raises InputError for numbers that the task cannot take."""
         counts = len(self.references.images), len(self.references.videos)
-        return system.arrange(self.task_for(system), *counts)
+        return system.places(self.task_for(system), *counts)
 
     def instructed(self, system: System) -> str:
         """The prompt behind the task's instruction."""

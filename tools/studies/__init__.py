@@ -1,1 +1,1 @@
-"""The ablation studies on vino-tiny: what they are, how they run, what they measured."""
+"""The ablation studies on the miniatures: what they are, how they run, what they measured."""

@@ -111,14 +111,18 @@ def line_plot(
     return image.resize(size, Image.LANCZOS)
 
 
-def dot_plot(title: str, panels: Mapping[str, Mapping[str, Sequence[float]]], width: int = 960) -> Image.Image:
-    """For each measure a panel: every seed of every variant as a pale dot, the mean as a bar with its number."""
+def dot_plot(
+    title: str, panels: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str], width: int = 960
+) -> Image.Image:
+    """For each measure a panel: every seed of every variant as a pale dot, the mean as a bar with its number.
+
+    `names` are all variants, in order; a panel may lack some.
+    """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     size = (width, 84 + 250 * rows)
     image = Image.new("RGB", (size[0] * _FINE, size[1] * _FINE), _PAPER)
     draw = ImageDraw.Draw(image)
-    names = list(next(iter(panels.values())))
     for number, (measure, variants) in enumerate(panels.items()):
         left = 16 + (width - 32) * (number % columns) // columns
         right = 16 + (width - 32) * (number % columns + 1) // columns
@@ -127,6 +131,8 @@ def dot_plot(title: str, panels: Mapping[str, Mapping[str, Sequence[float]]], wi
         text(draw, (left * _FINE, (top - 6) * _FINE), measure, _INK, 14, "ls")
         chart = _Chart(draw, (left + 56, top + 14, right - 16, top + 206), (0, len(names)), values, False)
         for place, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
+            if name not in variants:
+                continue
             middle, mean = chart.x(place + 0.5), chart.y(fmean(variants[name]))
             for value in variants[name]:
                 _dot(draw, middle, chart.y(value), 5, _pale(colour))

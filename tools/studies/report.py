@@ -12,7 +12,8 @@ from vino_core.errors import InputError
 from vino_core.media.output import write_aside, write_text
 from vino_core.training.metrics import read_record
 
-from .definition import STUDIES, SWEEP, Measure, Study, variants
+from .courses import COURSES
+from .definition import Course, Measure, Study, Sweep
 from .measures import LAST_STAGE, exam_file, read_report, value_of
 from .plots import Series, band, curves, dot_plot, line_plot
 
@@ -24,11 +25,10 @@ Found = dict[str, dict[str, dict[int, float]]]
 _SWEPT = {"identity": "own surface", "motion": "motion followed", "followed": "prompt followed"}
 _HEAD = """# Ablations
 
-What the parts of VINO are worth, measured on [vino-tiny](tiny.md): short trainings from one stage 0 base, scored by
-exact scorers on held-out examples of the toy world. Numbers are means over seeds with the standard deviation between
-them; n is the number of seeds. A difference smaller than the deviations says nothing, and what holds in this world need
-not hold for the large model. `python tools/ablations.py run` makes the runs, `python tools/ablations.py plot` this
-page.
+The papers' claims on the miniatures: short trainings from one stage 0 base, scored by exact scorers on held-out
+examples of the toy world. Numbers are means over seeds with the standard deviation between them; n is the number of
+seeds. A difference smaller than the deviations says nothing, and what holds in this world need not hold for the large
+model. `python tools/ablations.py run` makes the runs, `python tools/ablations.py plot` this page.
 """
 
 
@@ -37,16 +37,18 @@ def finished(out: Path, name: str) -> dict[int, Path]:
     return {int(path.name.removeprefix("seed")): path for path in sorted((out / name).glob("seed*"))}
 
 
-def collect(out: Path, study: Study) -> Found:
-    """Every measure of a study that each of its variants has; only seeds that all variants have done."""
+def collect(out: Path, course: Course, study: Study) -> Found:
+    """Every measure of a study that all variants which take its exam have; only seeds that all of these have done."""
     found: Found = {}
     for measure in study.measures:
         values: dict[str, dict[int, float]] = {}
         for name in study.variants:
+            if measure.exam is not None and measure.exam not in course.variant(name).exams:
+                continue
             folders = finished(out, name)
             seen = {seed: measure.of(path) for seed, path in folders.items() if _is_trained(path)}
             values[name] = {seed: value for seed, value in seen.items() if value is not None}
-        common = set.intersection(*(set(seeds) for seeds in values.values()))
+        common = set.intersection(*(set(seeds) for seeds in values.values())) if values else set()
         if common:
             found[measure.title] = {
                 name: {seed: seeds[seed] for seed in sorted(common)} for name, seeds in values.items()
@@ -54,12 +56,12 @@ def collect(out: Path, study: Study) -> Found:
     return found
 
 
-def collect_sweep(out: Path) -> dict[str, dict[float, dict[int, float]]]:
+def collect_sweep(out: Path, sweep: Sweep) -> dict[str, dict[float, dict[int, float]]]:
     """Values of the sweep by quantity, scale and seed; only scales that all seeds have done."""
-    folders = finished(out, SWEEP.name)
+    folders = finished(out, sweep.name)
     reports = {
         scale: {seed: report for seed, path in folders.items() if (report := read_report(exam_file(path, str(scale))))}
-        for scale in SWEEP.scales
+        for scale in sweep.scales
     }
     found: dict[str, dict[float, dict[int, float]]] = {}
     for quantity in (*_SWEPT, "likeness", "confused"):
@@ -73,18 +75,13 @@ def collect_sweep(out: Path) -> dict[str, dict[float, dict[int, float]]]:
 def write_report(out: Path, docs: Path) -> list[Path]:
     """Write ablations.md, its plots and OUT/results.json. Raises InputError while no study has a result."""
     text, pictures, results = [_HEAD], {}, {}
-    for study in STUDIES.values():
-        found = collect(out, study)
+    for course in COURSES:
+        found, sections = _course(out / course.system.name, course, pictures)
         if found:
-            results[study.name] = found
-            text.append(_section(out, study, found, pictures))
-    swept = collect_sweep(out)
-    if swept:
-        results[SWEEP.name] = swept
-        text.append(_sweep_section(swept, pictures))
+            text += [f"## {course.system.name}\n\n{course.about}\n", *sections]
+            results.update(found)
     if not results:
         raise InputError(f"{out}: no study has a result for all its variants yet. Run them first.")
-    text.append(_settings(out, results))
     written = []
     for name, picture in pictures.items():
         written.append(docs / "ablations" / f"{name}.png")
@@ -96,10 +93,25 @@ def write_report(out: Path, docs: Path) -> list[Path]:
     return [docs / "ablations.md", *written, out / "results.json"]
 
 
-def _section(out: Path, study: Study, found: Found, pictures: dict[str, Image]) -> str:
-    known = variants()
-    titles = {name: known[name].title for name in study.variants}
-    lines = [f"## {study.title}", "", study.about, ""]
+def _course(out: Path, course: Course, pictures: dict[str, Image]) -> tuple[dict[str, Any], list[str]]:
+    """What one system's studies found, by their names, and its sections of the page."""
+    results: dict[str, Any] = {}
+    text: list[str] = []
+    for study in course.studies:
+        found = collect(out, course, study)
+        if found:
+            results[study.name] = found
+            text.append(_section(out, course, study, found, pictures))
+    swept = collect_sweep(out, course.sweep) if course.sweep else {}
+    if swept:
+        results[course.sweep.name] = swept
+        text.append(_sweep_section(course.sweep, swept, pictures))
+    return results, [*text, _settings(out, course, results)]
+
+
+def _section(out: Path, course: Course, study: Study, found: Found, pictures: dict[str, Image]) -> str:
+    titles = {name: course.variant(name).title for name in study.variants}
+    lines = [f"### {study.title}", "", study.about, ""]
     lines += _table(study.measures, titles, found)
     panels = {
         measure.title: {
@@ -109,9 +121,9 @@ def _section(out: Path, study: Study, found: Found, pictures: dict[str, Image]) 
         for measure in study.measures
         if measure.title in found
     }
-    pictures[study.name] = dot_plot(study.title, panels)
+    pictures[study.name] = dot_plot(study.title, panels, list(titles.values()))
     lines += ["", f"![{study.title}](ablations/{study.name}.png)", ""]
-    if study.curves:
+    if study.curves and all(_trained(out, name) for name in study.variants):
         pictures[f"{study.name}_loss"] = line_plot("Loss in stage 3", _losses(out, study, titles), "step of stage 3")
         lines += [f"![Loss in stage 3](ablations/{study.name}_loss.png)", ""]
     return "\n".join(lines)
@@ -121,7 +133,7 @@ def _losses(out: Path, study: Study, titles: Mapping[str, str]) -> list[Series]:
     """Tasks differ in the level of their loss, but at each step all variants of a seed train the same task."""
     found = []
     for name in study.variants:
-        seeds = [read_record(path / LAST_STAGE) for path in finished(out, name).values() if _is_trained(path)]
+        seeds = [read_record(path / LAST_STAGE) for path in _trained(out, name)]
         found.append(curves([[row["loss"] for row in rows] for rows in seeds], titles[name]))
     return found
 
@@ -134,7 +146,10 @@ def _table(measures: Sequence[Measure], titles: Mapping[str, str], found: Found)
         "|---|" + "---|" * len(shown),
     ]
     for name, title in titles.items():
-        cells = [_cell(list(found[one.title][name].values()), one.scale, one.digits) for one in shown]
+        cells = [
+            _cell(list(found[one.title][name].values()), one.scale, one.digits) if name in found[one.title] else "-"
+            for one in shown
+        ]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     return lines
 
@@ -145,13 +160,15 @@ def _cell(values: Sequence[float], scale: float, digits: int) -> str:
     return f"{mean}{spread} (n={len(values)})"
 
 
-def _sweep_section(swept: Mapping[str, Mapping[float, Mapping[int, float]]], pictures: dict[str, Image]) -> str:
+def _sweep_section(
+    sweep: Sweep, swept: Mapping[str, Mapping[float, Mapping[int, float]]], pictures: dict[str, Image]
+) -> str:
     names = {**_SWEPT, "likeness": "likeness", "confused": "confused"}
     scales = sorted({scale for values in swept.values() for scale in values})
     lines = [
-        f"## {SWEEP.title}", "",
+        f"### {sweep.title}", "",
         "The trained model is asked for the same clips of one to four subjects (`ti2v`) with several scales of image "
-        f"guidance, text guidance {SWEEP.text_scale:g}; seeds are those of the noise. Own surface: every subject shows "
+        f"guidance, text guidance {sweep.text_scale:g}; seeds are those of the noise. Own surface: every subject shows "
         "its own reference's pattern and no other. Likeness: correlation with the right pattern, 0 to 1. Confused: a "
         "subject shows another reference's pattern. Motion followed: every subject moves as the prompt says. Prompt "
         "followed: all of it.", "",
@@ -170,26 +187,33 @@ def _sweep_section(swept: Mapping[str, Mapping[float, Mapping[int, float]]], pic
         for name, title in _SWEPT.items()
         if name in swept
     ]
-    pictures[SWEEP.name] = line_plot(f"{SWEEP.title}, %", series, "scale", percent=True, marks=scales)
-    return "\n".join([*lines, "", f"![{SWEEP.title}](ablations/{SWEEP.name}.png)", ""])
+    pictures[sweep.name] = line_plot(f"{sweep.title}, %", series, "scale", percent=True, marks=scales)
+    return "\n".join([*lines, "", f"![{sweep.title}](ablations/{sweep.name}.png)", ""])
 
 
 def _is_trained(folder: Path) -> bool:
     return (folder / LAST_STAGE / "export" / "model.safetensors").is_file()
 
 
-def _settings(out: Path, results: Mapping[str, Any]) -> str:
+def _trained(out: Path, name: str) -> list[Path]:
+    """The folders of a variant's seeds that are trained."""
+    return [path for path in finished(out, name).values() if _is_trained(path)]
+
+
+def _settings(out: Path, course: Course, results: Mapping[str, Any]) -> str:
     """How the runs were made, from what they wrote down themselves."""
-    names = [name for study in STUDIES.values() if study.name in results for name in study.variants]
-    lines = ["## The runs", "",
-             "Shipped configs (`configs/tiny_stage*.yaml`) with the changes in `tools/studies/definition.py`.", "",
+    names = [name for study in course.studies if study.name in results for name in study.variants]
+    lines = [f"### The runs of {course.system.name}", "",
+             f"Shipped configs (`configs/{course.config.format('*')}`) with the changes in `tools/studies/`.", "",
              "| variant | steps of its stages | learning rates | examples tested |", "|---|---|---|---|"]  # fmt: skip
-    for name in dict.fromkeys(names):
-        folder = next(path for path in finished(out, name).values() if _is_trained(path))
+    for name in dict.fromkeys(name for name in names if _trained(out, name)):
+        folder, variant = _trained(out, name)[0], course.variant(name)
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("stage*/run.json"))]
         steps = ", ".join(f"{run['steps']:,} (stage {run['stage']})" for run in runs)
+        if variant.after is not None:
+            steps = f"those of *{course.variant(variant.after).title}*, then {steps}"
         rates = ", ".join(f"{run['optimizer']['learning_rate']:g}" for run in runs)
         reports = {path.stem: read_report(path) for path in sorted((folder / "exams").glob("*.json"))}
         exams = ", ".join(f"{report['settings']['count']} {exam}" for exam, report in reports.items())
-        lines.append(f"| {variants()[name].title} | {steps} | {rates} | {exams or '-'} |")
+        lines.append(f"| {variant.title} | {steps} | {rates} | {exams or '-'} |")
     return "\n".join([*lines, ""])

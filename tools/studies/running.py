@@ -20,7 +20,6 @@ from vino_core.errors import InputError
 from vino_core.media.output import write_text
 from vino_core.pipeline import Pipeline
 from vino_core.systems import get_system
-from vino_core.systems.vino_tiny import VINO_TINY
 from vino_core.toyworld.evaluate import evaluate
 from vino_core.toyworld.requests import Settings, from_pipeline
 from vino_core.training.config import Files, RunConfig, load_config
@@ -31,10 +30,12 @@ from vino_core.training.sources import training_sources
 from vino_core.training.team import Team
 from vino_core.vae import VAE
 
-from .definition import EXAMS, SWEEP, Exam, Stage, Variant
+from .definition import Course, Exam, Stage, Variant
 from .measures import exam_file, read_report
-from .unbounded import registered, without_boundaries
+from .systems import as_system, registered
 
+_START = "start.safetensors"
+"""The model that a variant of another system starts from, in its folder."""
 PARTS = ("model", "tokens", "text_encoder", "vae")
 _BATCH = 32
 
@@ -60,19 +61,25 @@ class Clock:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a series of runs lies and what it starts from. `changes` apply to every run, after the variant's own.
+    """A series of runs of one course, and where it lies. `changes` apply to every run, after the variant's own.
 
-    `count`: test no more than so many examples of each task.
+    `base` and `steps` are the course's own where they are None. `count`: test no more than so many examples of each
+    task.
     """
 
+    course: Course
     out: Path
-    base: Path
     configs: Path
+    base: Path | None = None
+    steps: tuple[int, int, int] | None = None
     changes: tuple[str, ...] = ()
     count: int | None = None
 
     def folder(self, name: str, seed: int) -> Path:
         return self.out / name / f"seed{seed}"
+
+    def config(self, stage: int) -> Path:
+        return self.configs / self.course.config.format(stage)
 
     def limited(self, exam: Exam) -> Exam:
         return exam if self.count is None else replace(exam, count=min(exam.count, self.count))
@@ -90,38 +97,55 @@ def run_variants(place: Place, variants: Iterable[Variant], seeds: Sequence[int]
     with registered():
         for seed in seeds:
             for variant in chosen:
-                last = None
-                for stage in variant.stages:
-                    last = stage_config(place, variant, stage, seed, last)
-                    train_stage(last, clock, say)
-                run_exams(place, variant, last, seed, clock, say)
+                before = None
+                for run in stage_configs(place, variant, seed):
+                    _prepare_start(place, run, before)
+                    train_stage(place, run, clock, say)
+                    before = run
+                run_exams(place, variant, before, seed, clock, say)
 
 
-def stage_config(place: Place, variant: Variant, stage: Stage, seed: int, before: RunConfig | None) -> RunConfig:
+def stage_configs(place: Place, variant: Variant, seed: int) -> list[RunConfig]:
+    """The configs of all stages that make a variant, those that it shares with another one first."""
+    runs: list[RunConfig] = []
+    if variant.after is not None:
+        shared = stage_configs(place, place.course.variant(variant.after), seed)
+        runs = [run for run in shared if run.stage < variant.stages[0].number]
+    for stage in variant.stages:
+        runs.append(_stage_config(place, variant, stage, seed, runs[-1] if runs else None))
+    return runs
+
+
+def _stage_config(place: Place, variant: Variant, stage: Stage, seed: int, before: RunConfig | None) -> RunConfig:
     """The config of one stage, which starts from the result of the stage `before` or from the base."""
-    changes = [*stage.settings, f"out={place.folder(variant.name, seed) / f'stage{stage.number}'}", f"seed={seed}"]
-    changes.append(f"system={variant.system.name}")
+    course, folder = place.course, place.folder(variant.name, seed)
+    system = variant.system or course.system
+    changes = list(stage.settings(place.steps or course.steps))
+    changes += [f"out={folder / f'stage{stage.number}'}", f"seed={seed}", f"system={system.name}"]
     if before is None:
-        changes += [f"files.model={base_of(place, variant)}", "files.tokens=null"]
+        start, tokens = place.base or course.base, "null"
     else:
-        tokens = exported(before)[1:]
-        changes += [f"files.model={exported(before)[0]}", f"files.tokens={tokens[0] if tokens else 'null'}"]
-    run = load_config(place.configs / f"tiny_stage{stage.number}.yaml", [*changes, *place.changes])
+        start, *others = exported(before)
+        tokens = str(others[0]) if others else "null"
+    if load_config(place.config(stage.number)).files.base is not None:
+        changes.append(f"files.base={start}")
+    else:
+        differs = system.name != (course.system.name if before is None else before.system)
+        changes += [f"files.model={folder / _START if differs else start}", f"files.tokens={tokens}"]
+    run = load_config(place.config(stage.number), [*changes, *place.changes])
     # The data of what is never drawn need not be there.
     drawn = {name: task for name, task in run.data.tasks.items() if task.weight > 0}
     return replace(run, data=replace(run.data, tasks=drawn))
 
 
-def base_of(place: Place, variant: Variant) -> Path:
-    """The base, for a system with fewer connectors a copy without them."""
-    if not place.base.is_file():
-        raise InputError(f"{place.base}: there is no such base. Train stage 0, or name its result with --base.")
-    if variant.system.boundary_connector is not None:
-        return place.base
-    path = place.out / "base" / f"{variant.system.name}-{_digest(place.base)[:12]}.safetensors"
-    if not path.is_file():
-        without_boundaries(place.base, path)
-    return path
+def _prepare_start(place: Place, run: RunConfig, before: RunConfig | None) -> None:
+    """Write the model that a stage of another system than the one before starts from."""
+    source = (place.base or place.course.base) if before is None else exported(before)[0]
+    if not source.is_file():
+        raise InputError(f"{source}: there is no such base. Train stage 0, or name its result with --base.")
+    start = Path(run.files.model or run.files.base)
+    if start.name == _START:
+        as_system(source, start, get_system(run.system))
 
 
 def exported(run: RunConfig) -> list[Path]:
@@ -130,14 +154,14 @@ def exported(run: RunConfig) -> list[Path]:
     return [folder / MODEL] if run.tokens == 0 else [folder / MODEL, folder / TOKENS]
 
 
-def train_stage(run: RunConfig, clock: Clock, say: Say) -> None:
+def train_stage(place: Place, run: RunConfig, clock: Clock, say: Say) -> None:
     """Begin, or go on from the last checkpoint, until the run's or the clock's end."""
     _note(run)
     if all(path.is_file() for path in exported(run)):
         return
     clock.check()
-    # Data and latents are vino-tiny's for every variant of it.
-    sources = training_sources(replace(run, system=VINO_TINY.name))
+    # Data and latents are those of the course's system, whatever a variant of it makes of them.
+    sources = training_sources(replace(run, system=place.course.system.name))
     with Team(run.parallel) as team:
         trainer = Trainer(run, load_parts(run, team.device), sources, team)
         say(f"{run.out}: from step {trainer.state.step} of {run.steps}")
@@ -154,7 +178,8 @@ def train_stage(run: RunConfig, clock: Clock, say: Say) -> None:
 def _note(run: RunConfig) -> None:
     """Write down what the run is, or compare with what was written."""
     path = Path(run.out) / "run.json"
-    wanted = {**run.identity(), "steps": run.steps, "files": asdict(run.files), "start": _digest(Path(run.files.model))}
+    start = Path(run.files.model or run.files.base)
+    wanted = {**run.identity(), "steps": run.steps, "files": asdict(run.files), "start": _digest(start)}
     wanted = json.loads(json.dumps(wanted))
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,28 +208,35 @@ def run_exams(place: Place, variant: Variant, run: RunConfig, seed: int, clock: 
         return load_pipeline(run.system, model, tokens[0] if tokens else None, run.files, run)
 
     for name in variant.exams:
-        _take(place.limited(EXAMS[name]), exam_file(folder, name), pipeline, Settings(seed=seed), clock, say)
+        exam = place.limited(place.course.exam(name))
+        _take(exam, exam_file(folder, name), pipeline, Settings(seed=seed), clock, say)
 
 
 def run_sweep(place: Place, trained: Path, seeds: Sequence[int], clock: Clock, say: Say) -> None:
-    """Ask the model in the folder `trained` for the same clips with every scale; seeds are those of the noise."""
+    """Ask the model in the folder `trained` for the same clips with every scale; seeds are those of the noise.
+
+    Nothing is done for a course without a sweep.
+    """
+    sweep, system = place.course.sweep, place.course.system
+    if sweep is None:
+        return
     files = {name: trained / f"{name}.safetensors" for name in PARTS}
     missing = [str(path) for path in files.values() if not path.is_file()]
     if missing:
         raise InputError(f"--trained {trained}: {', '.join(missing)} missing. Name a folder such as models/vino-tiny.")
-    run = load_config(place.configs / "tiny_stage3.yaml", place.changes)
+    run = load_config(place.config(3), place.changes)
 
     @cache
     def pipeline() -> Pipeline:
         others = Files(text_encoder=str(files["text_encoder"]), vae=str(files["vae"]))
-        return load_pipeline(VINO_TINY.name, files["model"], files["tokens"], others, run)
+        return load_pipeline(system.name, files["model"], files["tokens"], others, run)
 
     model = _digest(files["model"])
     for seed in seeds:
-        for scale in SWEEP.scales:
-            settings = Settings(seed=seed, text_scale=SWEEP.text_scale, image_scale=scale)
-            path = exam_file(place.folder(SWEEP.name, seed), str(scale))
-            _take(place.limited(SWEEP.exam), path, pipeline, settings, clock, say, {"model": model})
+        for scale in sweep.scales:
+            settings = Settings(seed=seed, text_scale=sweep.text_scale, image_scale=scale)
+            path = exam_file(place.folder(sweep.name, seed), str(scale))
+            _take(place.limited(sweep.exam), path, pipeline, settings, clock, say, {"model": model})
 
 
 def _take(

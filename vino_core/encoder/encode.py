@@ -75,7 +75,9 @@ class EncodedPrompt:
 def patches_of(
     references: PreparedReferences, limits: VisionLimits, understanding: bool = False
 ) -> list[tuple[VisualItem, Tensor]]:
-    """What the vision tower takes, [t*h*w, values of a patch] for each reference, images first."""
+    """What the vision tower takes, [t*h*w, values of a patch] for each reference that is shown, images first."""
+    if not (limits.shown or understanding):
+        return []
     whole = understanding and limits.whole_clips
     clips = [video.frames if whole else video.vlm_frames for video in references.videos]
     prepared = [("image", *image_patches(image.pixels, limits)) for image in references.images]
@@ -138,7 +140,7 @@ def encode_branches(
     prefixes: dict[tuple[int, ...], tuple[Tensor, KVCache]] = {}
     encoded = []
     for branch in branches:
-        chosen = [visuals[index] for index in branch.references]
+        chosen = [visuals[index] for index in branch.references] if system.vision.shown else []
         plan = build_prompt(system, engine, branch.text, [visual.item for visual in chosen], tags=tags)
         x, injection = embed_prompt(engine, plan, chosen)
         if injection is None:

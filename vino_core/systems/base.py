@@ -243,6 +243,11 @@ class System:
             raise InputError(f"{self.name} has no task {task}. It trains on {', '.join(self.training_tasks)}.")
         return self.training_tasks[task][images > 1]
 
+    def places(self, task: str, images: int, videos: int) -> Arrangement:
+        """Where the MMDiT gets the references of (task, images, videos): as arranged, or nowhere without `packed`."""
+        arranged = self.arrange(task, images, videos)
+        return arranged if self.packed else Arrangement()
+
     def connector(self, name: str) -> ConnectorConfig:
         """The released checkpoint's connector of that name. Raises KeyError when there is none."""
         return {connector.name: connector for connector in self.mmdit.connectors}[name]

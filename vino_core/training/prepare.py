@@ -91,7 +91,7 @@ def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> 
     count, clips, latents = len(example.images), len(example.videos), example.latents
     sizes = [tuple(image.shape[:2]) for image in example.images]
     fit = fitted(tuple(example.target.shape[:3]), sizes, clips, example.base_image, example.task, data, system)
-    packed = example.task not in WITHOUT_LATENTS
+    packed = system.packed and example.task not in WITHOUT_LATENTS
     arrangement = system.arrange(system.trained_as(example.task, count), count, clips)
     prompt = visible(example, dropped, system)
     sized = _of_one_size if system.one_size else _each_by_itself

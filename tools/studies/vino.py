@@ -1,0 +1,117 @@
+"""The studies of VINO, on vino-tiny: learnable tokens, boundary tokens, captions, stages, image guidance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vino_core.systems.vino_tiny import VINO_TINY
+from vino_core.toyworld.edits import EDITS
+
+from .definition import Course, Exam, Measure, Stage, Study, Sweep, Variant, first_frame, share
+from .measures import final_loss, norm_variance, norm_variation
+from .systems import UNBOUNDED
+
+_WEIGHTS = {"t2i": 0.25, "t2v": 0.05, "i2v": 0.15, "ti2v": 0.2, "ti2i": 0.25, "ti2i_baseimg": 0.1,
+            "tv2v": 0, "tiv2v": 0, "tiv2v_clone": 0, "tiv2v_camclone": 0}  # fmt: skip
+_MIXTURE = tuple(f"data.tasks.{task}.weight={weight}" for task, weight in _WEIGHTS.items())
+"""Stage 3 within so few steps: what the studies measure, and the two tasks that carry it."""
+_EDIT_KINDS = tuple(EDITS)
+_PAIR = ("2 subjects",)
+_EXAMS = (
+    Exam("t2i_long", "t2i", 100, "long"),
+    Exam("t2i_short", "t2i", 100, "short"),
+    Exam("ti2i", "ti2i", 256),
+    Exam("i2v", "i2v", 64),
+    Exam("ti2v", "ti2v", 96),
+)
+_EVERY = tuple(exam.name for exam in _EXAMS)
+
+
+def _stages(
+    first: tuple[str, ...] = (), second: tuple[str, ...] = (), third: tuple[str, ...] = ()
+) -> tuple[Stage, ...]:
+    return Stage(1, first), Stage(2, second), Stage(3, (*_MIXTURE, *third))
+
+
+def _captions(folder: str) -> tuple[str, ...]:
+    return tuple(f"data.tasks.{task}.path={folder}/{task}" for task in ("t2i", "t2v"))
+
+
+_NO_TOKENS, _NOR_HERE = ("tokens=0", "train=[connectors]"), ("tokens=0", "train=[connectors, mmdit]")
+_LONG_ONES, _SHORT_ONES = _captions("data/toy-long"), _captions("data/toy-short")
+_CAPTION_EXAMS = ("t2i_long", "t2i_short", "ti2i")
+
+_EDITS_DONE = share("edits done", "ti2i", "passed", _EDIT_KINDS)
+_LONG = share("long prompts followed", "t2i_long", "passed")
+_BRIEF = share("short prompts followed", "t2i_short", "passed")
+_LOSS = Measure("loss at the end", final_loss, 1, 4, False)
+_FIRST = first_frame("i2v")
+_OWN = share("own surface, clips", "ti2v", "identity", _PAIR)
+
+VINO = Course(
+    system=VINO_TINY,
+    about="What the parts of VINO are worth, measured on [vino-tiny](tiny.md).",
+    config="tiny_stage{}.yaml",
+    base=Path("runs/tiny_stage0_clips/export/model.safetensors"),
+    steps=(200, 200, 600),
+    exams=_EXAMS,
+    variants=(
+        Variant("full", "as shipped", _stages(), _EVERY),
+        Variant("no_tokens", "no learnable tokens", _stages(_NO_TOKENS, _NOR_HERE, _NOR_HERE), ("ti2i",)),
+        Variant("no_boundaries", "no boundary tokens", _stages(), ("ti2i", "i2v", "ti2v"), system=UNBOUNDED),
+        Variant("long", "long captions", _stages(_LONG_ONES, _LONG_ONES), _CAPTION_EXAMS),
+        Variant("short", "short captions", _stages(_SHORT_ONES, _SHORT_ONES), _CAPTION_EXAMS),
+        Variant("stage3_alone", "stage 3 alone",
+                (Stage(3, (*_MIXTURE, "any_order=true", "tokens=8"), lasts=(1, 2, 3)),), _EVERY),
+    ),
+    studies=(
+        Study(
+            "tokens",
+            "With and without learnable tokens",
+            "Without them the MMDiT reads the text encoder's states of prompt and references only. The gradient norm "
+            "is that of all trained weights before clipping, in stage 3 after the first tenth; its variance is taken "
+            "within each task, so that the mixture does not count, and averaged over tasks.",
+            ("full", "no_tokens"),
+            (
+                _LOSS,
+                Measure("gradient-norm variance", norm_variance, 1, 4, False),
+                Measure("deviation / mean of the norm", norm_variation, 1, 3, False),
+                _EDITS_DONE,
+            ),
+        ),
+        Study(
+            "boundaries",
+            "With and without boundary tokens",
+            "Without them references stand one behind the other on the timeline, and nothing marks where one ends. "
+            "First frame: PSNR between the picture an i2v clip starts from and its first frame. Confused: of results "
+            "with two reference pictures, how many show on one subject the surface of the other's reference; own "
+            "surface: how many show on every subject that of its own.",
+            ("full", "no_boundaries"),
+            (
+                _FIRST,
+                share("confused, pictures", "ti2i", "confused", _PAIR, higher=False),
+                share("confused, clips", "ti2v", "confused", _PAIR, higher=False),
+                share("own surface, pictures", "ti2i", "identity", _PAIR),
+                _OWN,
+            ),
+        ),
+        Study(
+            "captions",
+            "Long against short captions in stages 1 and 2",
+            "The shipped configs train stage 1 on long captions and stage 2 on both. Stage 3 is the same for all.",
+            ("full", "long", "short"),
+            (_LONG, _BRIEF, _EDITS_DONE, _LOSS),
+        ),
+        Study(
+            "stages",
+            "Stages 1 to 3 against stage 3 alone",
+            "The same number of steps in all, from the same base.",
+            ("full", "stage3_alone"),
+            (_LONG, _BRIEF, _EDITS_DONE, _FIRST, _OWN, _LOSS),
+            curves=False,
+        ),
+    ),
+    sweep=Sweep(
+        "image_scale", "Scale of image guidance", (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0), Exam("ti2v", "ti2v", 48)
+    ),
+)  # fmt: skip
