@@ -84,6 +84,27 @@ def test_stages_out_of_order_are_refused(files: dict[str, Path], tmp_path: Path,
 def test_check_loads_everything_and_trains_nothing(files: dict[str, Path], tmp_path: Path, capsys) -> None:
     path = write_config(tmp_path, 1, files, None)
     assert main(["train", str(path), "--check"]) == 0
+    told = capsys.readouterr().out
+    assert "t2i: t2i-" in told and ", 32 x 32, 1 frames, 0 pictures and 0 clips as references" in told
+    assert "ti2i: ti2i-" in told and "1 pictures and 0 clips" in told
     assert not (tmp_path / "stage1" / "losses.jsonl").exists()
     assert main(["train", str(path), "--check", "--set", "files.text_encoder=nowhere"]) == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_check_prepares_an_example_of_each_task(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    path = write_config(tmp_path, 1, files, None)
+    broken = {"t2i": Numbers("t2i"), "ti2i": Numbers("ti2i", length=3, bad=(0, 1, 2))}
+    with monkeypatch.context() as patch:
+        patch.setattr(sources, "training_sources", lambda run: broken)
+        assert main(["train", str(path), "--check"]) == 1
+    told = capsys.readouterr()
+    assert "t2i: t2i-" in told.out
+    assert "data.tasks.ti2i: 50 examples in a row cannot be used, the last because: ti2i-" in told.err
+
+    held_out = {"t2i": Numbers("t2i", bad=(0,))}
+    monkeypatch.setattr(sources, "validation_sources", lambda run: held_out)
+    assert main(["train", str(path), "--check"]) == 1
+    assert "data.tasks.t2i.validation: t2i-0: damaged Remove it from the validation data" in capsys.readouterr().err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,58 @@ def test_damage_inside_a_clip_is_found_by_a_full_look(tmp_path: Path) -> None:
     assert not check_path(tmp_path, system, 4096, 17)[0].problems
     (problem,) = check_path(tmp_path, system, 4096, 17, full=True)[0].problems
     assert "v.mp4: 17 of 17 frames can be decoded, 1 are damaged" in problem
+
+
+def test_a_config_and_its_folder_are_told_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every malformed line and index that occurs twice, once for each manifest, and every file of every task."""
+    good = picture(tmp_path / "data/a.png", 5)
+    row = {"task": "t2i", "caption": "a", "target_path": good}
+    rows = [{"index": 0, **row}, {"index": 1, **row, "target_path": "gone.png"}, {"index": 0, **row},
+            {"index": 3, **row, "task": "ti2i", "ref_image_paths": ["lost.png"]}]  # fmt: skip
+    manifest = write_manifest(tmp_path / "data", rows)
+    with manifest.open("a") as file:
+        file.write('{\n{"index": 6, "task": "t3i", "target_path": "a.png"}\n')
+    task = {"weight": 1, "path": str(tmp_path / "data")}
+    run = data_config(tmp_path, {"t2i": task, "ti2i": task})
+    with pytest.raises(InputError, match="line 5"):
+        training_sources(run)
+    lines, *tasks = check_config(run)
+    assert lines.examples == 6 and [finding.examples for finding in tasks] == [3, 1]
+    for problem, words in zip(
+        lines.problems,
+        ("line 3: index 0 occurs more than once, first in line 1", "line 5: not JSON", "line 6: task 't3i' is unknown"),
+        strict=True,
+    ):
+        assert words in problem
+    assert ["gone.png" in tasks[0].problems[0], "lost.png" in tasks[1].problems[0]] == [True, True]
+    config = tmp_path / "run.yaml"
+    config.write_text(json.dumps(json.loads(json.dumps(asdict(run)))))
+    wrong = []
+    for path, more in ((config, []), (tmp_path / "data", ["--system", "vino-tiny", "--area", "4096"])):
+        assert main(["data", "check", str(path), *more]) == 1
+        wrong.append(sorted(line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")))
+    assert len(wrong[0]) == 5 + 2 and wrong[0] == wrong[1]
+
+
+@pytest.mark.parametrize("option", ["--system=vino", "--area=4096", "--frames=5", "--task=t2i"])
+def test_options_that_a_config_decides_are_refused(
+    tmp_path: Path, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text("{}")
+    assert main(["data", "check", str(config), option]) == 1
+    told = capsys.readouterr().err
+    assert f"{option.partition('=')[0]}: {config} is a config, which says that itself" in told
+
+
+def test_options_that_do_not_apply_to_a_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(pictures_folder(tmp_path, 2))
+    for options, message in (
+        (["--set", "data.area=4096"], "--set data.area=4096: it changes a config (.yaml), and"),
+        (["--task", "t2i"], "--task t2i: it is for shards."),
+        (["--task", "t3i"], "--task t3i: unknown. Known: t2i"),
+        (["--area", "0"], "--area is 0 pixels; at least 256"),
+        (["--frames", "0"], "0"),
+    ):
+        assert main(["data", "check", folder, *options]) == 1
+        assert message in capsys.readouterr().err

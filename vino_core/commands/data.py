@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--full", action="store_true", help="decode every frame of clips, not only the first")
     check.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a config's setting")
     bare = check.add_argument_group("for a path that is no config")
-    bare.add_argument("--system", choices=tuple(SYSTEMS), default="vino")
+    bare.add_argument("--system", choices=tuple(SYSTEMS), help="default: vino")
     bare.add_argument("--area", type=int, help="pixels of a frame (default: the system's)")
     bare.add_argument("--frames", type=int, help="longest clip, 4n+1 (default: the system's)")
     bare.add_argument("--task", help="of shards that do not say")
@@ -120,25 +120,34 @@ def _encode(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from ..errors import InputError
     from ..media.sizing import check_frames
     from ..training.config import load_config
     from ..training.data.check import check_config, check_path
 
+    path: Path = arguments.path
+    is_config = path.suffix.lower() in (".yaml", ".yml")
+    bare = [name for name in ("system", "area", "frames", "task") if getattr(arguments, name) is not None]
+    if is_config and bare:
+        raise InputError(f"--{bare[0]}: {path} is a config, which says that itself. Change it with --set NAME=VALUE.")
+    if not is_config and arguments.set:
+        raise InputError(f"--set {arguments.set[0]}: it changes a config (.yaml), and {path} is none. Leave it out.")
     with tqdm(unit="example", leave=False) as bar:
 
         def show(done: int, total: int) -> None:
             bar.total, bar.n = total, done
             bar.refresh() if done == total else bar.update(0)
 
-        if arguments.path.suffix.lower() in (".yaml", ".yml"):
-            findings = check_config(load_config(arguments.path, arguments.set), arguments.full, show)
+        if is_config:
+            findings = check_config(load_config(path, arguments.set), arguments.full, show)
         else:
-            system = get_system(arguments.system)
-            frames = arguments.frames or system.max_frames
+            system = get_system(arguments.system or "vino")
+            frames = system.max_frames if arguments.frames is None else arguments.frames
+            area = system.area if arguments.area is None else arguments.area
             check_frames(frames)
-            findings = check_path(
-                arguments.path, system, arguments.area or system.area, frames, arguments.task, arguments.full, show
-            )
+            if area < 16**2:
+                raise InputError(f"--area is {area} pixels; at least {16**2} are needed.")
+            findings = check_path(path, system, area, frames, arguments.task, arguments.full, show)
     for finding in findings:
         print(finding)
     return int(any(finding.problems for finding in findings))

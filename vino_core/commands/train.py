@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 import gc
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..training.loop import Trainer
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,7 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="change a setting, for example optimizer.learning_rate=1e-4; repeat for more",
     )
-    parser.add_argument("--check", action="store_true", help="check config, files and data, then leave")
+    parser.add_argument(
+        "--check", action="store_true", help="load config and files, prepare an example of each task, then leave"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,9 +44,11 @@ def _train(arguments: argparse.Namespace) -> int:
     from ..training.team import Team
 
     config = load_config(arguments.config, arguments.set)
-    sources, validation = training_sources(config), validation_sources(config)
     with Team(config.parallel) as team:
-        trainer = Trainer(config, load_parts(config, team.device), sources, team, validation)
+        with team.together():
+            sources, validation = training_sources(config), validation_sources(config)
+            parts = load_parts(config, team.device)
+        trainer = Trainer(config, parts, sources, team, validation)
         if team.first:
             done = trainer.state.step
             print(
@@ -49,8 +58,41 @@ def _train(arguments: argparse.Namespace) -> int:
                 f"{team.size} process(es), {team.device}, {config.parallel.dtype}, output in {config.out}", flush=True
             )
         if arguments.check:
+            for line in _tried(trainer):
+                if team.first:
+                    print(line, flush=True)
             return 0
         for path in trainer.train():
             if team.first:
                 print(path)
     return 0
+
+
+def _tried(trainer: Trainer) -> Iterator[str]:
+    """Read and size the first example of each task that the next step could take, and the first held-out one; says what
+    it is. Raises InputError when there is none that can be used."""
+    from ..errors import InputError
+    from ..training.dropout import Dropped
+    from ..training.prepare import prepare
+
+    try:
+        for task in trainer.feed.sources:
+            (sample,) = trainer.feed.take(task, trainer.state.step + 1, [trainer.team.rank])
+            frames, height, width, _ = sample.target.shape
+            references = len(sample.references.images), len(sample.references.videos)
+            yield (
+                f"{task}: {sample.id}, {width} x {height}, {frames} frames, {references[0]} pictures and "
+                f"{references[1]} clips as references"
+            )
+        for task, source in trainer.validation.items():
+            if source.count == 0:
+                raise InputError(f"data.tasks.{task}.validation: there are no examples.")
+            try:
+                sample = prepare(source.example(0), Dropped(), trainer.run.data, trainer.parts.system)
+            except InputError as error:
+                raise InputError(
+                    f"data.tasks.{task}.validation: {error} Remove it from the validation data."
+                ) from error
+            yield f"{task}, held out: {sample.id}"
+    finally:
+        trainer.feed.close()

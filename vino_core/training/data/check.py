@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -117,19 +116,23 @@ def open_media(source: StoredSource, index: int, name: str, full: bool = False) 
 
 
 def check_config(run: RunConfig, full: bool = False, progress: Progress = lambda done, total: None) -> list[Finding]:
-    """What `run` would read from disks: examples of every task, held-out ones, and latents."""
+    """What `run` would read from disks: examples of every task, held-out ones, manifests, and latents."""
     checker = Checker(run.data, get_system(run.system), full, progress)
-    findings = []
+    findings: list[Finding] = []
+    manifests: set[Path] = set()
     for name, task in run.data.tasks.items():
         for path, held_out in ((task.path, False), (task.validation, True)):
             if task.source == "toy" or path is None:
                 continue
             title = f"data.tasks.{name}.{'validation' if held_out else 'path'} {path}"
             try:
-                source = stored_source(run, name, path)
+                source = stored_source(run, name, path, strict=False)
             except InputError as error:
                 findings.append(Finding(title, problems=[str(error)]))
                 continue
+            if isinstance(source, FolderSource) and source.manifest.resolve() not in manifests:
+                manifests.add(source.manifest.resolve())
+                findings += _malformed(source.manifest)
             finding = checker.look(title, source)
             if task.latents:
                 try:
@@ -153,42 +156,46 @@ def check_path(
 ) -> list[Finding]:
     """A folder with a manifest or with captions beside its files, or shards, of whatever tasks are in it.
 
-    `task` says what shards are that do not.
+    `task` says what shards are that do not. Raises InputError when they do not and it is missing, and when it is given
+    for anything else.
     """
-    shards = path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar")))
-    if shards:
-        name = task or _task_of_shards(path)
-        sources: list[StoredSource] = [ShardSource(path, name, frames)]
-        malformed: list[str] = []
+    if task is not None and task not in TASKS:
+        raise InputError(f"--task {task}: unknown. Known: {', '.join(TASKS)}.")
+    if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
+        sources: list[StoredSource] = [ShardSource(path, task or _task_of_shards(path), frames)]
+        findings: list[Finding] = []
+    elif task is not None:
+        raise InputError(f"--task {task}: it is for shards. {path} has none; what lies there says its task itself.")
+    elif is_captioned(path):
+        sources = [source for name in CAPTIONED if len(source := CaptionedSource(path, name, frames))]
+        findings = []
     else:
-        sources, malformed = _folder(path, frames)
+        rows = manifest_rows(find_manifest(path))
+        found = {row.task for row in rows if not isinstance(row, str)}
+        sources = [FolderSource(path, name, frames, strict=False) for name in TASKS if name in found]
+        findings = _malformed(find_manifest(path))
     tasks = {source.name: Task(weight=1.0, path=str(path)) for source in sources}
     checker = Checker(Data(tasks=tasks, area=area, frames=frames), system, full, progress)
-    findings = [checker.look(f"{source.name} in {source.place}", source) for source in sources]
-    if malformed:
-        findings.insert(0, Finding(str(path), problems=malformed))
+    findings += [checker.look(f"{source.name} in {source.place}", source) for source in sources]
     return findings or [Finding(str(path), problems=[f"{path}: there are no examples."])]
 
 
-def _folder(path: Path, frames: int) -> tuple[list[StoredSource], list[str]]:
-    if is_captioned(path):
-        return [source for name in CAPTIONED if len(source := CaptionedSource(path, name, frames))], []
-    manifest = find_manifest(path)
-    names: set[str] = set()
-    seen: Counter[str] = Counter()
-    malformed = []
+def _malformed(manifest: Path) -> list[Finding]:
+    """What is wrong with the lines of a manifest, whatever their files hold; no finding when nothing is."""
+    finding = Finding(f"lines of {manifest}")
+    first: dict[str, int] = {}
     for row in manifest_rows(manifest):
+        finding.examples += 1
         if isinstance(row, str):
-            malformed.append(row)
-            continue
-        names.add(row.task)
-        seen[row.row.id] += 1
-        if seen[row.row.id] == 2:
-            malformed.append(f"{manifest.name}, line {row.line}: index {row.row.id} occurs more than once.")
-    sources: list[StoredSource] = [
-        FolderSource(manifest, name, frames, strict=False) for name in TASKS if name in names
-    ]  # fmt: skip
-    return sources, malformed
+            finding.problems.append(row)
+        elif row.row.id in first:
+            finding.problems.append(
+                f"{manifest.name}, line {row.line}: index {row.row.id} occurs more than once, first in line "
+                f"{first[row.row.id]}."
+            )
+        else:
+            first[row.row.id] = row.line
+    return [finding] if finding.problems else []
 
 
 def _task_of_shards(path: Path) -> str:

@@ -12,8 +12,9 @@ from .shards import ShardSource
 from .stored import StoredSource
 
 
-def stored_source(run: RunConfig, name: str, path: str | None) -> StoredSource:
-    """Raises InputError when the path or what lies there cannot be used."""
+def stored_source(run: RunConfig, name: str, path: str | None, strict: bool = True) -> StoredSource:
+    """Raises InputError when the path or what lies there cannot be used; unless `strict`, malformed rows of a manifest
+    are left out instead."""
     task = run.data.tasks[name]
     if not path:
         raise InputError(f"data.tasks.{name}: source '{task.source}' needs a path.")
@@ -22,4 +23,4 @@ def stored_source(run: RunConfig, name: str, path: str | None) -> StoredSource:
         return ShardSource(*given)
     if is_captioned(Path(path)):
         return CaptionedSource(*given)
-    return FolderSource(*given)
+    return FolderSource(*given, strict)
