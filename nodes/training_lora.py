@@ -16,12 +16,12 @@ import folder_paths
 import torch
 from comfy_api.latest import io, ui
 
-from ..vino_core.checkpoints.files import check_widths, open_model
+from ..vino_core.checkpoints.files import check_variant, check_widths, made_for, open_model
 from ..vino_core.checkpoints.writing import written_aside
 from ..vino_core.errors import InputError
 from ..vino_core.media.sizing import check_frames
-from ..vino_core.systems import MAX_FRAMES, UNIT, system_of
-from ..vino_core.systems.base import System, all_before
+from ..vino_core.systems import MAX_FRAMES, UNIT
+from ..vino_core.systems.base import System
 from ..vino_core.tasks import get_preset
 from ..vino_core.training.config import Data, Files, Flow, Lora, Optimizer, Parallel, RunConfig, Save, Task, Watch
 from .comfy import training
@@ -60,7 +60,11 @@ class VINOTrainLora(io.ComfyNode):
                 file_input("model_name", "diffusion_models", "The model to train the LoRA on. It is read anew."),
                 io.Clip.Input("clip", tooltip="Text encoder; only used before the first step."),
                 io.Vae.Input("vae", tooltip="VAE; only used before the first step."),
-                TokensType.Input("tokens", tooltip="From VINO Tokens Loader. They stay as they are."),
+                TokensType.Input(
+                    "tokens",
+                    optional=True,
+                    tooltip="From VINO Tokens Loader. They stay as they are. VOGUE 'hidden' has none.",
+                ),
                 DatasetType.Input("dataset", tooltip="From VINO LoRA Dataset."),
                 io.String.Input(
                     "lora_name",
@@ -166,7 +170,6 @@ class VINOTrainLora(io.ComfyNode):
         model_name: str,
         clip: io.Clip.Type,
         vae: io.Vae.Type,
-        tokens: LearnableTokens,
         dataset: Dataset,
         lora_name: str,
         steps: int,
@@ -180,6 +183,7 @@ class VINOTrainLora(io.ComfyNode):
         seed: int,
         training_dtype: str,
         gradient_checkpointing: bool,
+        tokens: LearnableTokens | None = None,
     ) -> io.NodeOutput:
         _check_packages()
         model = Path(folder_paths.get_full_path_or_raise("diffusion_models", model_name))
@@ -195,7 +199,7 @@ class VINOTrainLora(io.ComfyNode):
             seed=seed,
             files=Files(text_encoder="clip", vae="vae", model=str(model)),
             optimizer=Optimizer(learning_rate=learning_rate, betas=(0.9, 0.99)),
-            flow=Flow(shift=max(get_preset(system, task).shift for task in dataset.tasks)),
+            flow=Flow(shift=max(_shifts(system, dataset))),
             data=Data(
                 tasks={
                     task: Task(weight=count, source="folder", path=str(dataset.folder))
@@ -228,7 +232,7 @@ class VINOTrainLora(io.ComfyNode):
                 dataset.sources(length),
                 system,
                 clip,
-                tokens.values,
+                None if tokens is None else tokens.values,
                 lambda sample: expected_tokens(system, sample.references),
                 lambda frames: encode_frames(system, vae, frames),
             )
@@ -253,22 +257,32 @@ def _check_packages() -> None:
         )
 
 
-def _check_system(model: Path, name: str, clip: io.Clip.Type, tokens: LearnableTokens, dtype: str) -> System:
-    """The system that everything belongs to. Raises InputError when the parts do not fit together or into memory."""
+def _check_system(model: Path, name: str, clip: io.Clip.Type, tokens: LearnableTokens | None, dtype: str) -> System:
+    """The system that everything belongs to, as it is for these tokens.
+
+    Raises InputError when the parts do not fit together or into memory.
+    """
     system = clip_system(clip)
-    if system.arrange is not all_before:
-        raise InputError(
-            f"clip: the text encoder belongs to {system.name}, which VINO Train LoRA does not train: it puts every "
-            "reference before the result. Connect the text encoder of VINO."
-        )
+    if tokens is None and system.learnable_tokens:
+        raise InputError(f"tokens: {system.name} has learnable tokens, and none are connected. Add VINO Tokens Loader.")
     checkpoint, config = open_model(model)
     check_scales(name, checkpoint.tensors)
-    expect_same(f"model_name '{name}'", system_of(checkpoint.metadata, name), system, "the text encoder")
-    expect_same("tokens", tokens.system, system, "the text encoder")
-    check_widths(config, tokens.values, network_of(clip)[0].model.config.hidden_size)
+    expect_same(f"model_name '{name}'", made_for(model), system, "the text encoder")
+    values = None
+    if tokens is not None:
+        expect_same("tokens", tokens.system, system, "the text encoder")
+        values = tokens.values
+    check_widths(config, values, network_of(clip)[0].model.config.hidden_size)
+    check_variant(model, values)
     count = sum(info.size // info.dtype.itemsize for info in checkpoint.tensors.values())
     training.check_memory(count * getattr(torch, _DTYPES[dtype]).itemsize, name)
-    return system
+    return system.for_tokens(values)
+
+
+def _shifts(system: System, dataset: Dataset) -> list[float]:
+    """Those of the tasks that the examples are to the system. Raises InputError for one that it does not have."""
+    names = [system.trained_as(task, images) for task in dataset.tasks for images in (1, 2)]
+    return [get_preset(system, name).shift for name in names]
 
 
 def _loras() -> Path:
@@ -286,14 +300,14 @@ def _check_name(lora_name: str) -> Path:
     return target
 
 
-def _placed(run: RunConfig, target: Path, model: Path, dataset: Dataset, tokens: LearnableTokens) -> RunConfig:
+def _placed(run: RunConfig, target: Path, model: Path, dataset: Dataset, tokens: LearnableTokens | None) -> RunConfig:
     """The run with a folder of its own, the same for the same settings: that is how a stopped run is found again."""
     found = model.stat()
     what = {
         "settings": run.identity(),
         "model": [model.name, found.st_size, found.st_mtime_ns],
         "dataset": dataset.fingerprint,
-        "tokens": sha256(tokens.values.float().cpu().numpy().tobytes()).hexdigest(),
+        "tokens": "" if tokens is None else sha256(tokens.values.float().cpu().numpy().tobytes()).hexdigest(),
     }
     short = sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     name = target.relative_to(_loras().absolute()).as_posix().replace("/", "_")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from comfy_runs import nodes
 from media_files import moving_bar, write_clip
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tiny_vogue_weights import MODEL_FILE as VOGUE_MODEL_FILE
+from tiny_vogue_weights import WHOLE_FILE, write_tiny_vogue_weights
 from tiny_weights import MODEL_FILE, TEXT_ENCODER_FILE, TOKENS_FILE, VAE_FILE, write_tiny_weights
 
 CAPTIONS = {"cat": "a cat in ink", "dog": "a dog in ink", "owl": "an owl in ink"}
@@ -33,8 +35,10 @@ def error() -> type[ValueError]:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("models")
     write_tiny_weights(folder)
+    write_tiny_vogue_weights(folder)
     yield folder
     parts.cache_clear()
+    vogue_parts.cache_clear()
 
 
 @pytest.fixture
@@ -83,6 +87,14 @@ def parts() -> dict[str, Any]:
         }
 
 
+@lru_cache(maxsize=1)
+def vogue_parts() -> dict[str, Any]:
+    """As `parts`, of VOGUE without learnable queries: there is no tokens file."""
+    with torch.inference_mode():
+        clip = nodes().VINOTextEncoderLoader.execute(Path(WHOLE_FILE).name, "default")[0]
+    return {"model_name": Path(VOGUE_MODEL_FILE).name, "clip": clip, "vae": parts()["vae"]}
+
+
 def dataset(folder: str = "ink") -> Any:
     return nodes().VINOLoraDataset.execute(folder, False)[0]
 
@@ -111,13 +123,18 @@ def test_a_lora_is_trained_saved_and_loads(place: Path) -> None:
     # The boundary connector belongs to references, and there are none.
     assert all(tensor.any() for key, tensor in lora.items() if ".lora_B." in key and "vae_branch" not in key)
 
+    check_stock_loader(given["model_name"], name, lora)
+    assert not list(place.rglob(".*.part")), "something was left half written"
+
+
+def check_stock_loader(model_name: str, lora_name: str, lora: dict[str, torch.Tensor]) -> None:
+    """Every matrix of the LoRA finds its place through ComfyUI's own loader."""
     import nodes as core
 
     with torch.inference_mode():
-        model = nodes().VINOModelLoader.execute(given["model_name"], "default")[0]
-        (patched,) = core.LoraLoaderModelOnly().load_lora_model_only(model, name, 1.0)
+        model = nodes().VINOModelLoader.execute(model_name, "default")[0]
+        (patched,) = core.LoraLoaderModelOnly().load_lora_model_only(model, lora_name, 1.0)
     assert len(patched.patches) == sum(".lora_A." in key for key in lora) > 10
-    assert not list(place.rglob(".*.part")), "something was left half written"
 
 
 def interrupted_at(step: int, monkeypatch: pytest.MonkeyPatch) -> Any:
@@ -315,10 +332,78 @@ def test_edits_and_clips_are_trained_too(place: Path) -> None:
     assert all(tensor.any() for key, tensor in lora.items() if ".lora_B." in key)
 
 
-def test_training_sees_what_sampling_sees(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def write_vogue_manifest(folder: Path) -> None:
+    """What VOGUE puts in three places: a clip to go on from a picture, an edit, an edit with a reference, of a clip."""
+    write_pictures(folder)
+    write_clip(folder / "walk.mp4", moving_bar(9, 64, 64))
+    clip = {"ref_video_path": "walk.mp4", "target_path": "walk.mp4"}
+    rows = [
+        {"task": "i2v", "caption": "It walks.", "ref_image_paths": ["dog.png"], "target_path": "walk.mp4"},
+        {"task": "ti2i", "caption": "Make it ink.", "ref_image_paths": ["dog.png"], "target_path": "cat.png"},
+        {"task": "tiv2v", "caption": "Swap them.", "ref_image_paths": ["owl.png"], **clip},
+    ]
+    lines = [json.dumps({"index": number, **row}) for number, row in enumerate(rows)]
+    (folder / "manifest.jsonl").write_text("\n".join(lines))
+
+
+def test_vogue_is_trained_and_its_lora_loads(place: Path) -> None:
+    write_vogue_manifest(place / "input" / "ink")
+    given = vogue_parts()
+    lora, name, _ = train(given, steps=8, dropout=0.3).args
+    (record,) = (place / "output").rglob("losses.jsonl")
+    assert {json.loads(line)["task"] for line in record.read_text().splitlines()} == {"i2v", "ti2i", "tiv2v"}
+    assert all(tensor.any() for key, tensor in lora.items() if ".lora_B." in key)
+    assert any("qwen_project_in.mlp.0" in key for key in lora)
+    check_stock_loader(given["model_name"], name, lora)
+
+
+def test_vogue_with_queries_trains_behind_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(place / "input" / "ink")
+    given, training, seen = vogue_parts(), pack("nodes.comfy.training"), []
+    usual = training.train
+    monkeypatch.setattr(training, "train", lambda *parts: seen.append(parts) or usual(*parts))
+    values = torch.randn(6, 32, generator=torch.Generator().manual_seed(0))
+    tokens = pack("nodes.types").LearnableTokens(values, pack("vino_core.systems").get_system("vogue"))
+    for options in ({}, {"tokens": tokens}):
+        train({**given, **options}, steps=1, dropout=0.0)
+    lengths = [sorted(found.states.shape[1] for found in examples.samples.values()) for _, _, examples in seen]
+    # Four queries, whose two marks are left out, and the end of the turn before them.
+    assert [more - less for less, more in zip(*lengths, strict=True)] == [4 + 1] * 3
+    assert [system.learnable_tokens > 0 for _, system, _ in seen] == [False, True]
+
+
+def test_parts_of_the_other_system_and_the_other_variant_are_refused(place: Path) -> None:
+    import folder_paths
+
+    write_pictures(place / "input" / "ink")
+    given, other = vogue_parts(), parts()
+    with pytest.raises(error(), match="tokens: vino has learnable tokens, and none are connected"):
+        train({**other, "tokens": None})
+    with pytest.raises(error(), match="made for vino, but the text encoder belongs to vogue"):
+        train({**given, "model_name": other["model_name"]})
+    with pytest.raises(error(), match="tokens: made for vino"):
+        train({**given, "tokens": other["tokens"]})
+    source = Path(folder_paths.get_full_path_or_raise("diffusion_models", given["model_name"]))
+    metadata = pack("vino_core.checkpoints.files").read_metadata(source)
+    save_file(load_file(source), source.with_name("queries.safetensors"), {**metadata, "learnable_tokens": "4"})
+    with pytest.raises(error(), match="no learnable tokens were given, and this model is the variant with 4"):
+        train({**given, "model_name": "queries.safetensors"})
+    write_manifest(place / "input" / "clone")
+    manifest = place / "input" / "clone" / "manifest.jsonl"
+    row = {"index": 1, "task": "tiv2v_clone", "caption": "Like it.", "ref_image_paths": ["dog.png"]}
+    row |= {"ref_video_path": "walk.mp4", "target_path": "walk.mp4"}
+    manifest.write_text(json.dumps(row))
+    with pytest.raises(error(), match="vogue has no task tiv2v_clone"):
+        train(given, dataset=dataset("clone"))
+
+
+@pytest.mark.parametrize("system_parts", [parts, vogue_parts], ids=["vino", "vogue"])
+def test_training_sees_what_sampling_sees(
+    place: Path, monkeypatch: pytest.MonkeyPatch, system_parts: Callable[[], dict[str, Any]]
+) -> None:
     """States and latents of an edit equal those of the nodes that prepare it for sampling."""
     write_manifest(place / "input" / "ink")
-    given = parts()
+    given = system_parts()
     training, seen = pack("nodes.comfy.training"), {}
     usual = training.train
 
@@ -332,17 +417,17 @@ def test_training_sees_what_sampling_sees(place: Path, monkeypatch: pytest.Monke
     example = dataset().sources(5)["ti2i"].example(0)
     prepare = pack("vino_core.training.prepare").prepare
     prepared = prepare(example, pack("vino_core.training.dropout").Dropped(), run.data, system).references
-    size = prepared.images[0].pixels.shape
+    size = prepared.images[0].packed.shape
     types = pack("nodes.types")
     references = types.PreparedReferences(lambda _: (prepared, types.TargetSize(size[1], size[0], 1)), system)
     with torch.inference_mode():
         context = nodes().VINOEncoder.execute(
             given["clip"], references, "Make it ink.", {"negative": "none"}, False, 1.0
         )
-        branches = nodes().VINOLearnableTokens.execute(given["clip"], context[0], given["tokens"]).args
+        branches = nodes().VINOLearnableTokens.execute(given["clip"], context[0], given.get("tokens")).args
         positive = nodes().VINOReferenceLatents.execute(*branches, given["vae"], references)[0]
     states, values = positive[0]
     (sample,) = [found for key, found in seen["examples"].samples.items() if key[0] == "ti2i"]
     assert (sample.states - states).abs().max() < 1e-5
     (latents,) = values["reference_latents"]
-    assert (sample.references[0] - latents * system.latent_scale).abs().max() < 1e-6
+    assert ((*sample.references, *sample.conditions)[0] - latents * system.latent_scale).abs().max() < 1e-6

@@ -48,19 +48,19 @@ def encode_all(
     sources: Mapping[str, ExampleSource],
     system: System,
     clip: CLIP,
-    tokens: Tensor,
+    tokens: Tensor | None,
     expected_tokens: Callable[[Prepared], int],
     latents: Callable[[Tensor], Tensor],
 ) -> EncodedExamples:
     """Everything that the text encoder and the VAE do for a run, with ComfyUI's own copies of them.
 
-    `latents` makes unscaled latents of frames uint8 [T, H, W, 3].
+    `tokens` None: there are none. `latents` makes unscaled latents of frames uint8 [T, H, W, 3].
     """
     engine = _QuietVLM(clip)
     progress: list[comfy.utils.ProgressBar] = []
 
     def text(sample: Prepared) -> tuple[PromptPlan, Tensor]:
-        needed = engine.memory(expected_tokens(sample) + tokens.shape[0])
+        needed = engine.memory(expected_tokens(sample) + (0 if tokens is None else tokens.shape[0]))
         comfy.model_management.load_models_gpu([clip.patcher], memory_required=needed)
         with comfy.model_management.cuda_device_context(engine.device):
             visuals = encode_visuals(engine, sample.references, system.vision)

@@ -176,7 +176,7 @@ class Lora:
     targets: tuple[str, ...] = (
         "img_attn.qkv", "img_attn.proj", "txt_attn.qkv", "txt_attn.proj", "img_mlp.0", "img_mlp.2",
         "txt_mlp.0", "txt_mlp.2", "linear1", "linear2", "connector.mlp.0", "connector.mlp.2",
-        "connector_vae_branch.mlp.0", "connector_vae_branch.mlp.2",
+        "connector_vae_branch.mlp.0", "connector_vae_branch.mlp.2", "qwen_project_in.mlp.0", "qwen_project_in.mlp.2",
     )  # fmt: skip
 
 
