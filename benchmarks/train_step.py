@@ -25,7 +25,7 @@ from vino_core.systems import get_system  # noqa: E402
 from vino_core.training.conditioning import Group  # noqa: E402
 from vino_core.training.config import Fresh, Optimizer, Parallel  # noqa: E402
 from vino_core.training.ema import EMA  # noqa: E402
-from vino_core.training.flops import TRAINING, ForwardCost, measured_peak, visual_tokens  # noqa: E402
+from vino_core.training.flops import ForwardCost, measured_peak, visual_tokens  # noqa: E402
 from vino_core.training.loss import noised, velocity_loss  # noqa: E402
 from vino_core.training.network import Network, PlainText  # noqa: E402
 from vino_core.training.optimizer import clip_gradients, make_optimizer  # noqa: E402
@@ -74,7 +74,7 @@ def main() -> None:
     group = Group(tuple(range(case.batch)), lengths, latents, ids=ids, padding=padding_of(lengths))
     sigma = torch.rand(case.batch, generator=generator)
     visual = visual_tokens(mmdit, (), latents)
-    flops = TRAINING * sum(cost(length, visual) for length in lengths)
+    flops = sum(cost.training(length, visual) for length in lengths)
 
     with Team(Parallel(dtype=options.dtype, device="cpu")) as team:
         average = EMA(parameters, 0.999, team)

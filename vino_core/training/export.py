@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -29,18 +29,17 @@ def export(run: RunConfig, network: Network, ema: EMA | None, team: Team, folder
 
     All processes must call; the first one writes. The metadata names the stage, which the next stage looks at.
     """
-    value = _reader(network, ema, team)
-    parameters = dict(network.named_parameters())
+    names = [name for name, _ in network.named_parameters()]
+    half = torch.float32 if run.lora is not None else getattr(torch, run.parallel.dtype)
+    gather = _gatherer(network, ema, team)
+    mmdit = gather([n for n in names if n.startswith("mmdit.") and (run.lora is None or "lora_" in n)], half)
+    tokens = gather([n for n in names if n == "tokens"], torch.float32)
+    plain_text = gather([n for n in names if n.startswith("plain_text.")], torch.float32)
     written = []
     error: Exception | None = None
-    mmdit = {
-        name: value(name) for name in parameters if name.startswith("mmdit.") and (run.lora is None or "lora_" in name)
-    }
-    tokens = value("tokens") if network.tokens is not None else None
-    plain_text = {name: value(name) for name in parameters if name.startswith("plain_text.")}
     if team.first:
         try:
-            written = _write(run, network, mmdit, tokens, folder)
+            written = _write(run, network, mmdit, tokens.get("tokens"), folder)
             if plain_text:
                 metadata = {"format": "pt", "system": run.system, "kind": "plain_text"}
                 written.append(_save(folder / PLAIN_TEXT, plain_text, torch.float32, metadata))
@@ -50,16 +49,27 @@ def export(run: RunConfig, network: Network, ema: EMA | None, team: Team, folder
     return written
 
 
-def _reader(network: Network, ema: EMA | None, team: Team) -> Callable[[str], Tensor]:
+def _gatherer(
+    network: Network, ema: EMA | None, team: Team
+) -> Callable[[Sequence[str], torch.dtype], dict[str, Tensor]]:
+    """Collects parameters by name, in the given type: all processes must call, the first one gets them."""
     parameters = dict(network.named_parameters())
 
-    def value(name: str) -> Tensor:
+    def whole(name: str) -> Tensor:
         if ema is not None and name in ema.parameters:
-            return ema.whole(name).cpu()
+            return ema.whole(name)
         parameter = parameters[name].detach()
-        return team.whole(parameter, local(parameter)).cpu()
+        return team.whole(parameter, local(parameter))
 
-    return value
+    def gather(names: Sequence[str], dtype: torch.dtype) -> dict[str, Tensor]:
+        kept = {}
+        for name in names:
+            tensor = whole(name)
+            if team.first:
+                kept[name] = tensor.to("cpu", dtype)
+        return kept
+
+    return gather
 
 
 def _write(

@@ -25,11 +25,20 @@ Prepare = Callable[[Example, int, int], Prepared]
 
 
 class Noted(dict[tuple[str, int], str]):
-    """Why examples (task, index) were not used as they are; each is also written to `file`, a line each."""
+    """Why examples (task, index) were not used as they are; each is also written to `file`, a line each.
+
+    What the file has already, of a run that goes on, is known.
+    """
 
     def __init__(self, what: str, file: Path | None) -> None:
         super().__init__()
         self.what, self.file = what, file
+        for line in file.read_text(encoding="utf-8").splitlines() if file is not None and file.is_file() else ():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # a kill cut it short
+            self[row["task"], row["index"]] = row["reason"]
 
     def add(self, task: str, index: int, reason: str) -> None:
         """Note example number `index` unless it is known."""

@@ -10,30 +10,39 @@ from torch import Tensor
 
 from ..mmdit.model import MMDiT
 
-TRAINING = 3
-"""A step costs the forward pass once more for each of the two gradients; recomputed activations do not count."""
-
 
 class ForwardCost:
     """Operations of one sample's forward pass through the MMDiT, of which `text` and `visual` tokens are in the blocks.
 
     Two per weight and token, and four per pair of tokens, channel and block for attention. Made before weights are
-    sharded.
+    sharded, and after it was decided which of them are trained.
     """
 
     def __init__(self, model: MMDiT) -> None:
-        def weights(*parts: torch.nn.Module) -> int:
-            return sum(p.numel() for part in parts for p in part.parameters() if p.ndim > 1)
+        def weights(*parts: torch.nn.Module, trained: bool) -> int:
+            parameters = [p for part in parts for p in part.parameters() if p.ndim > 1]
+            return sum(p.numel() for p in parameters if p.requires_grad or not trained)
 
-        both = sum(weights(block.linear1, block.linear2) for block in model.single_blocks)
-        self._text = both + weights(model.txt_in)
-        self._text += sum(weights(block.txt_attn, block.txt_mlp) for block in model.double_blocks)
-        self._visual = both + weights(model.img_in, model.final_layer)
-        self._visual += sum(weights(block.img_attn, block.img_mlp) for block in model.double_blocks)
-        self._pair = 2 * (len(model.double_blocks) + len(model.single_blocks)) * model.config.hidden_size
+        double, single = model.double_blocks, model.single_blocks
+        both = [part for block in single for part in (block.linear1, block.linear2)]
+        text = [*both, model.txt_in, *(part for block in double for part in (block.txt_attn, block.txt_mlp))]
+        visual = [*both, model.img_in, model.final_layer]
+        visual += [part for block in double for part in (block.img_attn, block.img_mlp)]
+        self._text, self._visual = weights(*text, trained=False), weights(*visual, trained=False)
+        self._trained = weights(*text, trained=True), weights(*visual, trained=True)
+        self._pair = 2 * (len(double) + len(single)) * model.config.hidden_size
 
     def __call__(self, text: int, visual: int) -> float:
         return 2.0 * (self._text * text + self._visual * visual + self._pair * (text + visual) ** 2)
+
+    def training(self, text: int, visual: int) -> float:
+        """Operations of a training step: once more for the gradients of what goes in, which lead to the connectors and
+        factors even through frozen weights, and once more for those of the weights that are trained.
+
+        Attention has two inputs in each of its products. Recomputed activations do not count.
+        """
+        weights = self._trained[0] * text + self._trained[1] * visual
+        return 2.0 * self(text, visual) + 2.0 * (weights + self._pair * (text + visual) ** 2)
 
 
 def visual_tokens(model: MMDiT, references: Sequence[Tensor], target: Tensor, conditions: Sequence[Tensor] = ()) -> int:

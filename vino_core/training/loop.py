@@ -12,18 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints.writing import reported
 from ..errors import InputError
 from ..pipeline import Pipeline
 from . import draws
 from .conditioning import Group, encode_plain, encode_samples
 from .config import RunConfig
+from .contents import contents
 from .dropout import draw_dropped
 from .ema import EMA
 from .example import Example, ExampleSource
 from .export import export
 from .feed import Feed
 from .fitting import at_drawn_area
-from .flops import TRAINING, ForwardCost, measured_peak, visual_tokens
+from .flops import ForwardCost, measured_peak, visual_tokens
 from .lora import add_lora
 from .loss import draw_sigma, noised, velocity_loss
 from .metrics import Metrics
@@ -35,7 +37,7 @@ from .prepare import Prepared, prepare
 from .previews import previews, write_preview
 from .stages import choose_trainable, parts_of
 from .state import Checkpoints, TrainState, fingerprint
-from .team import Team, others_alive
+from .team import Team
 from .validation import validation_losses
 from .zero import ZeroOptimizer, spread_by_deepspeed
 
@@ -66,14 +68,28 @@ class Trainer:
     def __init__(
         self, run: RunConfig, parts: Parts, sources: Sources, team: Team, validation: Sources | None = None
     ) -> None:
-        missing = sorted(set(run.data.tasks) - set(sources))
-        if missing:
-            raise InputError(f"no examples for {', '.join(missing)}. Give data.tasks.{missing[0]} a source.")
         self.run, self.parts, self.team, self.validation = run, parts, team, validation or {}
         self.out = Path(run.out)
-        self.network = build_network(run, parts).to(team.device)
-        self.cost = ForwardCost(parts.mmdit)
-        frozen = fingerprint(self.network)
+        noted = [self.out / f"{what}_{team.rank:05d}.jsonl" for what in ("skipped", "adapted")]
+        weights = {name: task.weight for name, task in run.data.tasks.items() if task.weight > 0}
+        with team.together():  # before the first exchange, which those who fail would miss
+            missing = sorted(set(run.data.tasks) - set(sources))
+            if missing:
+                raise InputError(f"no examples for {', '.join(missing)}. Give data.tasks.{missing[0]} a source.")
+            empty = [name for name, source in self.validation.items() if source.count == 0]
+            if empty:
+                raise InputError(
+                    f"data.tasks.{empty[0]}.validation: there are no examples. Check its path with `vino data check`, "
+                    "or leave it out."
+                )
+            with reported(self.out):
+                self.out.mkdir(parents=True, exist_ok=True)
+            used = {name: sources[name] for name in weights}
+            self.weights = weights
+            self.feed = Feed(used, self._prepare, run.seed, run.data.workers, *noted)
+            self.network = build_network(run, parts).to(team.device)
+            self.cost = ForwardCost(parts.mmdit)
+            frozen, inside = fingerprint(self.network), contents(run.files, parts, self.network, used)
         self.module_parts = parts_of(self.network)
         self.module = team.spread(self.network)
         torch.manual_seed(run.seed + team.rank)  # for what has no generator of its own: LoRA's dropout
@@ -83,16 +99,13 @@ class Trainer:
         if team.deepspeed:
             self.module, optimizer = spread_by_deepspeed(self.network, optimizer, run.optimizer, team)
         self.state = TrainState(parameters, optimizer, ema)
-        noted = [self.out / f"{what}_{team.rank:05d}.jsonl" for what in ("skipped", "adapted")]
-        self.out.mkdir(parents=True, exist_ok=True)
-        weights = {name: task.weight for name, task in run.data.tasks.items() if task.weight > 0}
-        self.weights = weights
-        self.feed = Feed({name: sources[name] for name in weights}, self._prepare, run.seed, run.data.workers, *noted)
-        self.checkpoints = Checkpoints(self.out / "checkpoints", run.save.keep, run.identity(), frozen, team)
-        found = self.checkpoints.last()
-        if found is not None:
-            self.checkpoints.restore(self.state, found)
-            self.feed.positions.update(self.state.positions or {})
+        folder = self.out / "checkpoints"
+        self.checkpoints = Checkpoints(folder, run.save.keep, run.identity(), inside, frozen, team)
+        with team.together():
+            found = self.checkpoints.last()
+            if found is not None:
+                self.checkpoints.restore(self.state, found)
+                self.feed.positions.update(self.state.positions or {})
         self.peak = 0.0
 
     def train(self, report: Report | None = None) -> list[Path]:
@@ -103,19 +116,18 @@ class Trainer:
         peak = run.watch.peak_tflops
         self.peak = peak * 1e12 if peak else measured_peak(self.team.device, dtype)
         try:
-            with others_alive(self.team):
-                while state.step < run.steps:
-                    record, scalars = self._step(state.step + 1)
-                    metrics.step(state.step, record, scalars)
-                    self._watch(metrics)
-                    if state.step % run.save.every == 0 or state.step == run.steps:
-                        self.save()
-                    if report is not None:
-                        report(state.step, run.steps, record)
-                return export(run, self.network, state.ema, self.team, self.out / "export")
+            while state.step < run.steps:
+                record, scalars = self._step(state.step + 1)
+                metrics.step(state.step, record, scalars)
+                self._watch(metrics)
+                if state.step % run.save.every == 0 or state.step == run.steps:
+                    self.save()
+                if report is not None:
+                    report(state.step, run.steps, record)
+            return export(run, self.network, state.ema, self.team, self.out / "export")
         finally:
-            metrics.close()
             self.feed.close()
+            metrics.close()
 
     def save(self) -> Path:
         """Write a checkpoint of the last finished step; all processes must call."""
@@ -204,7 +216,9 @@ class Trainer:
                 team.backward(self.module, losses.mean() / passes)
             collected.append(losses.detach().double())
             ids += [sample.id for sample in samples]
-        everyone = team.all_values(torch.cat(collected))
+        noted = torch.tensor([len(self.feed.skipped), len(self.feed.adapted)], dtype=torch.float64, device=team.device)
+        everything = team.all_values(torch.cat([noted, *collected]))
+        everyone, self._noted = everything[:, len(noted) :], everything[:, : len(noted)].sum(dim=0).tolist()
         self._stop_at_nan(everyone, torch.cat(collected), ids, task, step, "loss")
         if isinstance(state.optimizer, ZeroOptimizer):  # clips while it steps
             norms = {"all": state.optimizer.norm()}
@@ -248,7 +262,7 @@ class Trainer:
     ) -> dict[str, float]:
         device = self.team.device
         tokens = sum(text + visual for text, visual in self._shapes)
-        flops = TRAINING * sum(self.cost(text, visual) for text, visual in self._shapes)
+        flops = sum(self.cost.training(text, visual) for text, visual in self._shapes)
         scalars = {
             "loss": record["loss"],
             f"loss/{record['task']}": record["loss"],
@@ -257,10 +271,12 @@ class Trainer:
             "speed/mfu": flops / seconds / self.peak,
             "speed/seconds_per_step": seconds,
             "speed/seconds_waiting_for_data": waited,
-            "data/skipped": float(len(self.feed.skipped)),
-            "data/adapted": float(len(self.feed.adapted)),
+            "data/skipped": self._noted[0],
+            "data/adapted": self._noted[1],
             **{f"gradient_norm/{name}": value for name, value in norms.items()},
         }
+        if self.run.optimizer.kind == "muon":
+            scalars["learning_rate/muon"] = self.state.optimizer.param_groups[-1]["lr"]
         if device.type == "cuda":
             scalars["memory/peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
         elif sys.platform == "linux":
@@ -295,8 +311,7 @@ class Trainer:
         run, team, step = self.run, self.team, self.state.step
         if validate:
             found = validation_losses(run, self.validation, self._losses, self.parts.system, team)
-            for task, loss in found.items():
-                metrics.scalar(f"validation/{task}", loss, step)
+            metrics.validation(step, found)
         if preview and (team.first or team.sharded):
             with team.gathered(self.module):
                 tokens = self.network.tokens

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -26,6 +27,7 @@ from .ema import EMA
 from .team import Team, local
 from .zero import ZeroOptimizer
 
+RECORD = "state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
@@ -46,21 +48,37 @@ class TrainState:
 
 
 class Checkpoints:
-    """The checkpoints under `folder`, of which the last `keep` stay. `identity` are the settings that must not change;
-    `frozen` is the fingerprint of the weights that are not trained."""
+    """The checkpoints under `folder`, of which the last `keep` stay. `identity` are the settings that must not change,
+    `contents` hashes of what they name outside; `frozen` is the fingerprint that older checkpoints have instead."""
 
-    def __init__(self, folder: Path, keep: int, identity: Mapping[str, Any], frozen: str, team: Team) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep: int,
+        identity: Mapping[str, Any],
+        contents: Mapping[str, str],
+        frozen: str,
+        team: Team,
+    ) -> None:
         self.folder, self.keep, self.team = folder, keep, team
-        self.identity, self.frozen = dict(identity), frozen
+        self.identity, self.contents, self.frozen = dict(identity), dict(contents), frozen
 
     def last(self) -> Path | None:
         """The newest complete checkpoint."""
-        found = sorted(path for path in self.folder.glob("step_*") if (path / "state.json").is_file())
+        found = self._complete()
         return found[-1] if found else None
 
+    def _complete(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("step_*") if (path / RECORD).is_file())
+
     def save(self, state: TrainState) -> Path:
-        """Write a checkpoint; all processes must call. Raises InputError on all of them when one cannot write."""
+        """Write a checkpoint, unless this step has one; all processes must call.
+
+        Raises InputError on all of them when one cannot write.
+        """
         target = self.folder / f"step_{state.step:08d}"
+        if self.team.all_objects(target in self._complete())[0]:
+            return target
         part = self.folder / f".{target.name}.part"
         error: Exception | None = None
         if self.team.first:
@@ -73,15 +91,22 @@ class Checkpoints:
         return target
 
     def restore(self, state: TrainState, path: Path) -> None:
-        """Put everything back. Raises InputError for a checkpoint of another run, or of another number of processes."""
-        from safetensors.torch import load_file
-
-        record = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        """Put everything back. Raises InputError for a checkpoint of another run, or of another number of processes,
+        and for a damaged one."""
+        with self._readable(path / RECORD):
+            record = json.loads((path / RECORD).read_text(encoding="utf-8"))
         self._check(record, path)
-        tensors = load_file(path / _share(self.team.rank))
+        tensors = self._load(path / _share(self.team.rank))
         common = tensors
         if not self.team.sharded and self.team.rank:
-            common = load_file(path / _share(0))
+            common = self._load(path / _share(0))
+        for name, parameter in state.parameters.items():
+            kept = common.get(f"weight/{name}")
+            if kept is None or kept.shape != local(parameter).shape:
+                raise InputError(
+                    f"{path} has no {name} of shape {list(local(parameter).shape)}: it was trained from a model of "
+                    "other dimensions than `files` or `fresh` names now. Restore them."
+                )
         with torch.no_grad():
             for name, parameter in state.parameters.items():
                 local(parameter.detach()).copy_(common[f"weight/{name}"])
@@ -102,6 +127,27 @@ class Checkpoints:
         if "rng/device" in tensors:
             torch.cuda.set_rng_state(tensors["rng/device"], self.team.device)
         state.step, state.positions = record["step"], record["positions"]
+
+    def _load(self, file: Path) -> dict[str, Tensor]:
+        from safetensors.torch import load_file
+
+        with self._readable(file):
+            return load_file(file)
+
+    @contextmanager
+    def _readable(self, file: Path) -> Iterator[None]:
+        """Turn what goes wrong while a checkpoint's `file` is read into InputError."""
+        from safetensors import SafetensorError
+
+        try:
+            yield
+        except (OSError, ValueError, SafetensorError) as error:
+            older = [path for path in self._complete() if path < file.parent]
+            then = f"goes on from {older[-1].name}" if older else "begins anew, as there is no older checkpoint"
+            raise InputError(
+                f"{file}: damaged ({error}). Copy it again if there is another copy, or remove {file.parent}: the same "
+                f"command then {then}."
+            ) from error
 
     def _clear(self, part: Path) -> None:
         with reported(part):
@@ -136,14 +182,14 @@ class Checkpoints:
             "positions": state.positions,
             "processes": self.team.size,
             "identity": self.identity,
-            "frozen": self.frozen,
+            "contents": self.contents,
         }
         with reported(target):
-            with (part / "state.json").open("w", encoding="utf-8") as file:
+            with (part / RECORD).open("w", encoding="utf-8") as file:
                 json.dump(record, file, indent=1)
                 file.flush()
                 os.fsync(file.fileno())
-            if target.exists():
+            if target.exists():  # half removed, as it is not complete
                 shutil.rmtree(target)
             os.replace(part, target)
             if hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
@@ -153,6 +199,7 @@ class Checkpoints:
                 finally:
                     os.close(folder)
             for old in sorted(self.folder.glob("step_*"))[: -self.keep]:
+                (old / RECORD).unlink(missing_ok=True)  # a removal that is cut short leaves nothing that looks whole
                 shutil.rmtree(old)
 
     def _check(self, record: Mapping[str, Any], path: Path) -> None:
@@ -162,8 +209,16 @@ class Checkpoints:
                 f"{path} belongs to a run with other settings ({', '.join(changed)}). Restore them, or choose another "
                 "out for a new run."
             )
-        if record["frozen"] != self.frozen:
+        if record.get("frozen", self.frozen) != self.frozen:
             raise InputError(f"{path} was trained on other frozen weights than `files` names now. Restore those files.")
+        kept = record.get("contents", {})
+        other = sorted(name for name, value in self.contents.items() if kept.get(name, value) != value)
+        if other:
+            raise InputError(
+                f"{path}: {', '.join(other)} {'is' if len(other) == 1 else 'are'} not what this run was trained with "
+                "so far: something else lies at the same path. Put back what was there, or choose another out for a "
+                "new run; files.model may name this one's export."
+            )
         if record["processes"] != self.team.size:
             raise InputError(
                 f"{path} was written by {record['processes']} processes, this run has {self.team.size}. "
@@ -172,7 +227,10 @@ class Checkpoints:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A short name for the values of all parameters that are not trained: a few numbers of each are looked at."""
+    """A short name for the values of all parameters that are not trained: a few numbers of each are looked at.
+
+    Checkpoints had it before they had hashes of all contents.
+    """
     digest = sha256()
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:

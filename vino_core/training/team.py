@@ -44,7 +44,13 @@ class Team:
         # The loop sets autocast itself: with one process or many, the same operations run in the same types.
         # Without cpu, accelerate takes each of several processes on a machine without accelerators for the only one.
         cpu = parallel.device == "cpu" or not torch.accelerator.is_available()
-        self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
+        try:
+            self.accelerator = Accelerator(cpu=cpu, mixed_precision="no", kwargs_handlers=handlers)
+        except dist.DistError as error:
+            raise InputError(
+                f"the processes of this run did not all come together within parallel.timeout = {parallel.timeout:g} "
+                f"seconds ({_first_line(error)}). Look for the message of one that failed before, and start all again."
+            ) from error
         self.parallel = parallel
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         launched = self.accelerator.distributed_type.value
@@ -78,11 +84,16 @@ class Team:
         if not self.sharded:
             return self.accelerator.prepare_model(network)
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import fully_shard
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
         mesh = init_device_mesh(self.device.type, (self.size,))
         # Keeping the gathered weights until the backward pass is ZeRO-2: gradients and optimizer are sharded.
         options = {"mesh": mesh, "reshard_after_forward": self.parallel.mode == "fsdp2"}
+        if self.parallel.dtype != "float32":
+            # Weights travel in the type that autocast gives them anyway. Noise levels and latents stay as they are.
+            options["mp_policy"] = MixedPrecisionPolicy(
+                param_dtype=getattr(torch, self.parallel.dtype), reduce_dtype=torch.float32, cast_forward_inputs=False
+            )
         for block in (*network.mmdit.double_blocks, *network.mmdit.single_blocks):
             fully_shard(block, **options)
         return fully_shard(network, **options)
@@ -138,11 +149,22 @@ class Team:
 
     def agree(self, error: Exception | None) -> None:
         """Raise on every process when one of them failed, with its reason."""
-        reasons = [reason for reason in self.all_objects(None if error is None else str(error)) if reason]
+        own = None if error is None else str(error) or type(error).__name__
+        reasons = [reason for reason in self.all_objects(own) if reason]
         if error is not None:
             raise error
         if reasons:
             raise InputError(f"another process of this run failed: {reasons[0]}")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block in which processes exchange nothing: when one fails in it, all of them do, with its reason."""
+        error: Exception | None = None
+        try:
+            yield
+        except Exception as problem:
+            error = problem
+        self.agree(error)
 
     def whole(self, parameter: Tensor, part: Tensor, owner: int | None = None) -> Tensor:
         """The full tensor of which `part` is this process's share, laid out like `parameter`; on every process.
@@ -162,27 +184,32 @@ class Team:
     def __enter__(self) -> Team:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        """Leave the group together. A process that failed just goes: the others notice and stop as well."""
-        if dist.is_initialized() and kind is None:
-            dist.barrier()
-            dist.destroy_process_group()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, *rest: object) -> None:
+        """Leave the group together. A process that failed just goes: the others notice, and stop with InputError."""
+        if kind is None and dist.is_initialized():
+            try:
+                dist.barrier()
+            except RuntimeError as problem:
+                error = problem
+            else:
+                dist.destroy_process_group()
+        if self.size > 1 and _is_loss(error):
+            raise InputError(
+                f"process {self.rank} of {self.size}: another process of this run died or no longer answers "
+                f"({_first_line(error)}). Look for its message, then start the same command again: it goes on from the "
+                "last checkpoint."
+            ) from error
+        if kind is None and error is not None:
+            raise error
 
 
-@contextmanager
-def others_alive(team: Team) -> Iterator[None]:
-    """Turn the failure of a collective, which means that another process is gone, into InputError."""
-    try:
-        yield
-    except (dist.DistError, RuntimeError) as error:
-        text = str(error).lower()
-        lost = isinstance(error, dist.DistError) or any(
-            sign in text for sign in ("closed by peer", "gloo", "timed out", "connection reset", "broken pipe")
-        )
-        if team.size == 1 or not lost:
-            raise
-        raise InputError(
-            f"process {team.rank} of {team.size}: another process of this run died or no longer answers "
-            f"({str(error).splitlines()[0]}). Look for its message, then start the same command again: it goes on from "
-            "the last checkpoint."
-        ) from error
+def _is_loss(error: BaseException | None) -> bool:
+    """Whether this is the failure of an exchange between processes, which means that another one is gone."""
+    signs = "closed by peer", "gloo", "timed out", "connection reset", "broken pipe"
+    return isinstance(error, dist.DistError) or (
+        isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in signs)
+    )
+
+
+def _first_line(error: BaseException | None) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
