@@ -14,6 +14,7 @@ from tiny_weights import random_weights, vae_shapes
 from training_runs import one_thread  # noqa: F401
 
 from vino_core.checkpoints.files import load_mmdit, model_metadata, read_metadata
+from vino_core.commands.eval import own_names, toy_tasks
 from vino_core.commands.loading import choose_system, load_pipeline
 from vino_core.config import MMDiTConfig
 from vino_core.errors import InputError
@@ -158,6 +159,17 @@ def test_no_vae_anywhere_is_an_error_that_names_the_place(folder: Path) -> None:
     given = arguments(folder)
     with pytest.raises(InputError, match="vino-tiny/vae.safetensors"):
         load_pipeline(given, choose_system(given))
+
+
+def test_it_is_scored_in_its_own_tasks_beside_vino_tiny() -> None:
+    assert toy_tasks(VOGUE_TINY, ["i+i2i_edit", "v2v_edit", "t2i"]) == ("ti2i_baseimg", "tv2v", "t2i")
+    assert toy_tasks(VOGUE_TINY, ["multiid"]) == ("ti2v", "ti2i"), "subjects in clips, and several in a picture"
+    names = own_names(VOGUE_TINY)
+    assert names["ti2i"] == "i2i_edit or multiid" and names["i2v"] == "i2v"
+    assert all(task == name for task, name in own_names(VINO_TINY).items())
+    assert set(names) < set(own_names(VINO_TINY)), "the same examples for both"
+    with pytest.raises(InputError, match="--tasks tiv2v_clone: unknown to vogue-tiny. Choose from t2i.*i2i_edit"):
+        toy_tasks(VOGUE_TINY, ["tiv2v_clone"])
 
 
 def test_every_task_of_it_has_a_toy_task() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +15,15 @@ from .loading import add_file_arguments, add_machine_arguments, choose_system, g
 
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
+    from ..systems.base import System
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("world", choices=("toy",), help="what to measure on: the procedural world of sprites")
     parser.add_argument("checkpoint", nargs="?", type=Path, metavar="CHECKPOINT", help="the same as --model")
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--tasks", nargs="+", metavar="TASK", help="default: every task that the model's system has")
+    what.add_argument("--tasks", nargs="+", metavar="TASK", help="of the toy world, or as the model's system calls "
+                      "them (default: every task that it has)")  # fmt: skip
     what.add_argument("--count", type=int, default=100, help="examples of each task (default: 100)")
     what.add_argument("--split", choices=("heldout", "train"), default="heldout", help="default: heldout")
     what.add_argument("--captions", choices=("both", "long", "short"), default="both", help="of t2i and t2v")
@@ -39,6 +42,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_machine_arguments(parser)
 
 
+def own_names(system: System) -> dict[str, str]:
+    """The toy world's tasks that `system` has, each with what it calls it: with one picture, or with several."""
+    from ..training.example import GENERATION_TASKS
+
+    return {
+        task: " or ".join(dict.fromkeys(system.training_tasks[task]))
+        for task in GENERATION_TASKS
+        if task in system.training_tasks
+    }
+
+
+def toy_tasks(system: System, asked: Iterable[str]) -> tuple[str, ...]:
+    """The toy world's tasks of these names, which may also be the system's own; of a name that several go by, all.
+
+    Raises InputError for a name that is neither.
+    """
+    known = own_names(system)
+    found: dict[str, None] = {}
+    for name in asked:
+        tasks = [name] if name in known else [task for task in known if name in system.training_tasks[task]]
+        if not tasks:
+            own = [task for task in system.presets if any(task in system.training_tasks[toy] for toy in known)]
+            choice = ", ".join(dict.fromkeys((*known, *own)))
+            raise InputError(f"--tasks {name}: unknown to {system.name}. Choose from {choice}.")
+        found.update(dict.fromkeys(tasks))
+    return tuple(found)
+
+
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
@@ -46,17 +77,13 @@ def run(arguments: argparse.Namespace) -> int:
     from ..toyworld.evaluate import evaluate
     from ..toyworld.requests import Settings, from_pipeline
     from ..toyworld.sheet import contact_sheet
-    from ..training.example import GENERATION_TASKS
 
     if (arguments.checkpoint is None) == (arguments.model is None):
         raise InputError("which model? Give its folder or file, once: `vino eval toy models/vino-tiny`, or --model.")
     arguments.model = arguments.model or arguments.checkpoint
     system = choose_system(arguments)
-    known = [task for task in GENERATION_TASKS if task in system.training_tasks]
-    tasks = tuple(dict.fromkeys(arguments.tasks or known))
-    wrong = [task for task in tasks if task not in known]
-    if wrong:
-        raise InputError(f"--tasks {' '.join(wrong)}: unknown to {system.name}. Choose from {', '.join(known)}.")
+    names = own_names(system)
+    tasks = toy_tasks(system, arguments.tasks or names)
     check_folder(arguments.out)
     settings = Settings(
         steps=arguments.steps,
@@ -86,6 +113,7 @@ def run(arguments: argparse.Namespace) -> int:
             settings={
                 **vars(settings),
                 "system": system.name,
+                "named": {task: names[task] for task in tasks},
                 **{name: path.name for name, path in given_files(arguments).items() if name in ("model", "tokens")},
             },
             progress=lambda done, total: bar.update(done - bar.n),
@@ -95,5 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
     write_text(report, json.dumps(evaluation.report.as_json(), indent=2))
     write_image(sheet, contact_sheet(evaluation.samples))
     print(evaluation.report.table())
+    if called := [f"{task} is {names[task]}" for task in tasks if names[task] != task]:
+        print(f"To {system.name}, {'; '.join(called)}.")
     print(f"{report}\n{sheet}")
     return 0
