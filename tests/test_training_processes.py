@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from training_runs import exact, one_thread  # noqa: F401
-from training_worker import SCENARIOS, UNEVEN, run_of, run_scenarios
+from training_worker import SCENARIOS, UNEVEN, WATCH, run_of, run_scenarios
 from training_worker import parts as worker_parts
 from training_worker import sources as worker_sources
 
 from vino_core.training.loop import Trainer
-from vino_core.training.metrics import read_record
+from vino_core.training.metrics import VALIDATION, read_record
 from vino_core.training.team import Team
 
 LIMIT = 1e-4
@@ -110,6 +111,52 @@ def test_when_one_process_dies_the_other_stops_with_a_message(folder: Path) -> N
     assert outcome["codes"][1] == -9 and outcome["codes"][0] not in (0, -9)
     assert outcome["seconds"] < 60
     assert "another process of this run died" in (folder / "one_dies" / "message.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("scenario", "wanted"),
+    [
+        ("one_lacks_a_file", ["another process of this run failed: files.vae: nothing", "^files.vae: nothing lies"]),
+        (
+            "one_cannot_restore",
+            ["another process .*rank_00001.safetensors: damaged", "^.*rank_00001.*: damaged .*begin"],
+        ),
+        ("one_dies_in_setup", ["another process of this run died or no longer answers", None]),
+        ("one_never_comes", ["did not all come together within parallel.timeout = 5 seconds", None]),
+    ],
+)
+def test_who_fails_before_the_first_step_leaves_the_others_with_a_message(
+    folder: Path, scenario: str, wanted: list[str | None]
+) -> None:
+    assert result(folder, scenario)["seconds"] < 60
+    for rank, expected in enumerate(wanted):
+        place = folder / scenario / f"message_{rank}.txt"
+        if expected is None:
+            assert not place.exists()
+        else:
+            assert re.search(expected, place.read_text()), (folder / "log.txt").read_text()[-3000:]
+
+
+@pytest.mark.parametrize("mode", ["zero2", "fsdp2"])
+def test_sharded_weights_travel_in_the_computing_type_and_are_kept_in_float32(folder: Path, mode: str) -> None:
+    assert result(folder, f"{mode}_half")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    kept = {"gradient": "torch.float32", "kept": "torch.float32", "level": "torch.float32"}
+    types = [json.loads((folder / f"{mode}_half" / f"types_{rank}.json").read_text()) for rank in range(2)]
+    assert types == [{"computing": "torch.bfloat16", **kept}] * 2
+    for ours, theirs in zip(read_record(folder / f"{mode}_half"), read_record(folder / "ddp_half"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=5e-3)
+
+
+@pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
+def test_validation_losses_are_averages_over_all_processes(folder: Path, tmp_path: Path, mode: str) -> None:
+    """Three examples on two processes: one of them has one that does not count."""
+    run = run_of(tmp_path, accumulation=2, watch={**WATCH, "preview": 0})
+    with Team(run.parallel) as team:
+        Trainer(run, worker_parts(run), worker_sources(run), team, worker_sources(run)).train()
+    ours, theirs = (read_record(place, VALIDATION) for place in (folder / f"{mode}_watched", tmp_path))
+    assert [(row["step"], row["task"]) for row in theirs] == [(n, t) for n in (5, 10) for t in ("t2i", "ti2i", "ti2v")]
+    assert [(row["step"], row["task"]) for row in ours] == [(row["step"], row["task"]) for row in theirs]
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], abs=LIMIT)
 
 
 def test_when_one_process_cannot_write_both_say_why(folder: Path) -> None:

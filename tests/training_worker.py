@@ -16,8 +16,10 @@ import subprocess
 import sys
 import time
 import traceback
+from argparse import Namespace
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,9 +29,11 @@ for folder in (ROOT, ROOT / "tests", ROOT / "tools"):
 import accelerate  # noqa: E402, F401
 import transformers.models.qwen3_vl.modeling_qwen3_vl  # noqa: E402, F401
 from diffusers import AutoencoderKLHunyuanVideo  # noqa: E402, F401
+from torch import Tensor  # noqa: E402
 from training_runs import config, frozen, parts, sources, tasks  # noqa: E402
 
 from vino_core.errors import InputError  # noqa: E402
+from vino_core.training import loop as loop_module  # noqa: E402
 from vino_core.training import state as state_module  # noqa: E402
 from vino_core.training.config import RunConfig  # noqa: E402
 from vino_core.training.loop import Trainer  # noqa: E402
@@ -121,6 +125,90 @@ def one_cannot_write(out: Path) -> None:
         (out / f"message_{os.environ['RANK']}.txt").write_text(str(error))
 
 
+def messages_of(out: Path, work: Callable[[], object]) -> None:
+    """What each process says when it fails with a message, and how."""
+    try:
+        work()
+    except InputError as error:
+        (out / f"message_{os.environ['RANK']}.txt").write_text(str(error))
+        raise
+
+
+def one_lacks_a_file(out: Path) -> None:
+    """Process 1 cannot load what the command needs."""
+    from vino_core.commands import train as command
+    from vino_core.training import config as config_module
+    from vino_core.training import parts as parts_module
+    from vino_core.training import sources as sources_module
+
+    def load_parts(run: RunConfig, device: object) -> object:
+        if os.environ["RANK"] == "1":
+            raise InputError("files.vae: nothing lies there")
+        return parts(run)
+
+    config_module.load_config = lambda *_: run_of(out)
+    parts_module.load_parts = load_parts
+    sources_module.training_sources = sources
+    messages_of(out, lambda: command.run(Namespace(config="run.yaml", set=[], check=False)))
+
+
+def one_cannot_restore(out: Path) -> None:
+    """Process 1's share of the last checkpoint is damaged."""
+
+    def report(step: int, steps: int, record: dict) -> None:
+        if step == 4:
+            raise Stopped
+
+    with suppress(Stopped):
+        train(out, "fsdp2", report)
+    if os.environ["RANK"] == "1":
+        (out / "checkpoints" / "step_00000003" / "rank_00001.safetensors").write_bytes(b"damaged")
+    messages_of(out, lambda: train(out, "fsdp2"))
+
+
+def one_dies_in_setup(out: Path) -> None:
+    """Process 1 is killed while it makes its network, before the first step."""
+
+    def build(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if os.environ["RANK"] == "1":
+        loop_module.build_network = build
+    messages_of(out, lambda: train(out))
+
+
+def one_never_comes(out: Path) -> None:
+    """Process 1 is gone before it meets the other."""
+    if os.environ["RANK"] == "0":
+        messages_of(out, lambda: Team(replace(run_of(out).parallel, timeout=5)))
+
+
+def half(out: Path, mode: str) -> None:
+    """A run in bfloat16; notes the types of a block's weights while it computes, of its gradients, and afterwards."""
+    run = run_of(out, mode)
+    run = replace(run, steps=3, parallel=replace(run.parallel, dtype="bfloat16"))
+    with Team(run.parallel) as team:
+        trainer = Trainer(run, parts(run), sources(run), team)
+        block, step, types = trainer.network.mmdit.double_blocks[0], trainer.state.optimizer.step, {}
+
+        def look(module: object, arguments: tuple) -> None:
+            types["computing"] = str(block.img_attn.qkv.weight.dtype)
+            types["level"] = str(levels[-1].dtype)
+
+        def stepped() -> None:
+            types["gradient"] = str(block.img_attn.qkv.weight.grad.dtype)
+            step()
+
+        levels: list[Tensor] = []
+        timestep = trainer.network.timestep
+        trainer.network.timestep = lambda level: (levels.append(level), timestep(level))[1]
+        block.register_forward_pre_hook(look)
+        trainer.state.optimizer.step = stepped
+        trainer.train()
+        types["kept"] = str(block.img_attn.qkv.weight.dtype)
+        (out / f"types_{team.rank}.json").write_text(json.dumps(types))
+
+
 DEEPSPEED: dict[str, Callable[[Path], None]] = {
     "deepspeed": lambda out: train(out, "deepspeed"),
     "deepspeed_resumed": lambda out: stopped_and_resumed(out, "deepspeed"),
@@ -143,6 +231,13 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "resumed": lambda out: train(out.with_name("killed")),
     "one_dies": one_dies,
     "one_cannot_write": one_cannot_write,
+    "one_lacks_a_file": one_lacks_a_file,
+    "one_cannot_restore": one_cannot_restore,
+    "one_dies_in_setup": one_dies_in_setup,
+    "one_never_comes": one_never_comes,
+    "ddp_half": lambda out: half(out, "ddp"),
+    "zero2_half": lambda out: half(out, "zero2"),
+    "fsdp2_half": lambda out: half(out, "fsdp2"),
 }
 
 
