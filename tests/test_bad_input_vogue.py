@@ -34,6 +34,7 @@ from vino_core.encoder.prompt import build_prompt
 from vino_core.errors import InputError
 from vino_core.media.images import read_image
 from vino_core.media.references import Clip, References
+from vino_core.mmdit.connectors import Connector, connect
 from vino_core.request import Request
 from vino_core.sampling.guidance import Branch
 from vino_core.systems import expect_system
@@ -248,6 +249,19 @@ def test_a_text_encoder_of_another_size(width: int) -> None:
         check_widths(VOGUE.mmdit, None, width)
     message = str(caught.value)
     assert "qwen_project_in 3584" in message and str(width) in message and "Qwen2.5-VL-7B-Instruct" in message
+
+
+@pytest.mark.parametrize(("system", "title"), [(VOGUE, "Qwen2.5-VL-7B-Instruct"), (VINO, "Qwen3-VL-4B-Instruct")])
+def test_states_of_another_size_name_the_systems_own_text_encoder(system: Any, title: str) -> None:
+    """In ComfyUI the two meet here, when the sampler starts."""
+    model = torch.nn.ModuleDict(
+        {system.text_connector: Connector(system.connector(system.text_connector), device="meta")}
+    )
+    with pytest.raises(InputError) as caught:
+        connect(model, system, torch.zeros(1, 2, 2048, device="meta"), ())
+    wanted = system.connector(system.text_connector).in_features
+    assert f"2048 wide, the model's {system.text_connector} takes {wanted}" in str(caught.value)
+    assert f"({title} for the published {system.published.title}, {wanted} wide)" in str(caught.value)
 
 
 def test_tokens_for_a_text_encoder_of_another_size() -> None:

@@ -69,6 +69,24 @@ def test_tags_are_put_before_references_when_asked_for() -> None:
     assert f"user\nImage 1: {image}Image 2: {image}Video 1: {clip}Make it blue." in text
 
 
+@pytest.mark.parametrize(
+    ("text", "tags", "parts"),
+    [
+        ("Two people on a beach.", False, []),
+        ("Two people on a beach.", True, ["does not name Image 1, 2"]),
+        ("The woman of Image 2.", False, ["names Image 2, but the images are shown without these labels"]),
+        ("The woman of Image 2 and the man of Image 1.", True, []),
+        ("Image 3", False, ["names Image 3, but only 2 are connected"]),
+    ],
+)
+def test_nobody_is_asked_to_name_what_has_no_label(text: str, tags: bool, parts: list[str]) -> None:
+    """The published model knows no "Image 1" unless tags are on."""
+    messages = plan(text=text, items=(IMAGE, IMAGE), tags=tags).messages
+    assert len(messages) == len(parts), messages
+    for message, part in zip(messages, parts, strict=True):
+        assert part in message
+
+
 def test_labels_that_a_system_always_has_are_not_tags() -> None:
     vino = get_system("vino")
     assert plan(vino, items=(IMAGE,), tags=True).ids == plan(vino, items=(IMAGE,)).ids

@@ -153,6 +153,7 @@ def build_prompt(
         "image": template.image_label or (template.image_tag if tags else ""),
         "video": template.video_label or (template.video_tag if tags else ""),
     }
+    unlabelled = [kind for kind, label in labels.items() if not label]
     boundaries: list[Span] = []
     counts = {"image": 0, "video": 0}
     for item in items:
@@ -184,7 +185,7 @@ def build_prompt(
         visual_spans=tuple(writer.spans),
         boundaries=tuple(boundaries),
         prefix_length=prefix_length,
-        messages=messages + prompt_messages(text, counts["image"], counts["video"]),
+        messages=messages + prompt_messages(text, counts["image"], counts["video"], unlabelled),
         tokens=TokenPlan(
             first=template.token_step,
             closing=(tokenizer.token_id(IM_END),) if template.marked_tokens else (),

@@ -44,12 +44,6 @@ class Connector(nn.Module):
         )
 
     def forward(self, states: Tensor) -> Tensor:
-        if states.shape[-1] != self.config.in_features:
-            raise InputError(
-                f"{self.config.name}: the text encoder's states are {states.shape[-1]} wide, the model takes "
-                f"{self.config.in_features}. Load the text encoder that belongs to this model "
-                "(2560: Qwen3-VL-4B-Instruct)."
-            )
         return self.mlp(self.norm_qwen(states))
 
 
@@ -59,7 +53,15 @@ def connect(model: nn.Module, system: System, states: Tensor, boundaries: Sequen
     `boundaries` holds the rows of each reference's (vision start, vision end); only those go through the second
     connector. Raises InputError when the states have another width than the model takes.
     """
-    text = model.get_submodule(system.text_connector)(states)
+    connector = model.get_submodule(system.text_connector)
+    if states.shape[-1] != connector.config.in_features:
+        published, title = system.connector(system.text_connector).in_features, system.published.vlm_title
+        raise InputError(
+            f"The text encoder's states are {states.shape[-1]} wide, the model's {system.text_connector} takes "
+            f"{connector.config.in_features}. Load the text encoder that belongs to this model ({title} for the "
+            f"published {system.published.title}, {published} wide)."
+        )
+    text = connector(states)
     if system.boundary_connector is None or not boundaries:
         return Connected(text, None)
     rows = [row for pair in boundaries for row in pair]
