@@ -12,6 +12,7 @@ from paths import ROOT
 from safetensors.torch import load_file, save_file
 from tiny_weights import random_weights, vae_shapes
 from training_runs import one_thread  # noqa: F401
+from vogue_tiny_files import SMALL, write_vogue_tiny
 
 from vino_core.checkpoints.files import load_mmdit, model_metadata, read_metadata
 from vino_core.commands.eval import own_names, toy_tasks
@@ -33,7 +34,6 @@ from tools.tiny.vlm_model import fresh_model, qwen2_5_vl  # noqa: E402
 VINO_FOLDER = ROOT / "models" / "vino-tiny"
 MOST = 15_000_000
 """Bytes that vogue-tiny may add to the repository."""
-SMALL = Fresh(32, 2, 3, 3, 1, 24, (4, 6, 6))
 
 
 @pytest.fixture
@@ -114,20 +114,10 @@ def arguments(folder: Path) -> argparse.Namespace:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """models/vogue-tiny of few weights without a VAE, and models/vino-tiny beside it with one."""
-    from tokenizers import Tokenizer
-
-    from tools.tiny.vlm_model import save_text_encoder
-
     beside = tmp_path / "models" / "vino-tiny"
     beside.mkdir(parents=True)
     save_file(random_weights(vae_shapes(), 1), beside / "vae.safetensors", {"system": "vino-tiny"})
-    own = tmp_path / "models" / "vogue-tiny"
-    tokenizer = Tokenizer.from_str(read_metadata(VINO_FOLDER / "text_encoder.safetensors")["tokenizer"])
-    config = {**qwen2_5_vl(tokenizer), "num_hidden_layers": 1}
-    save_text_encoder(fresh_model(config, 0), config, tokenizer, "vogue-tiny", own / "text_encoder.safetensors")
-    model = fresh_mmdit(fresh_config(SMALL, VOGUE_TINY, 128), VOGUE_TINY, 0)
-    save_file(model.state_dict(), own / "model.safetensors", model_metadata("vogue-tiny", model.config))
-    return own
+    return write_vogue_tiny(beside.parent)
 
 
 def test_the_vae_beside_it_is_found_and_taken(folder: Path) -> None:

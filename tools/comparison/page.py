@@ -2,109 +2,269 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+
+from workflows.shipped import TASKS
 
 from vino_core.systems.base import System
+from vino_core.systems.vino import VINO
+from vino_core.systems.vogue import VOGUE
 
-from .costs import JOBS, Costs
+from .costs import GIVEN, PROMPT, Cost, Costs
+from .jobs import JOBS, TITLES, Job
+from .measuring import Race, Reports, shared_tasks
 
-_HEAD = """# VINO and VOGUE
-
-Both couple a frozen vision-language model with HunyuanVideo's 13-billion video transformer, both run through the same
-nodes and the same core, and the connected files decide which one it is. This page is for choosing between them.
-`python tools/systems_page.py` writes it: facts from the code, scores and pictures from the two miniatures.
-
-## Which one
-
-- **Several things at once, by name** ("the hat of Image 2 on the man in Video 1"): VINO. Every reference is labelled in
-  the prompt, and boundary tokens tie that label to its pixels. References keep their own sizes, pictures beside clips.
-- **Motion or camera taken from another clip**: VINO. VOGUE has no such task.
-- **A picture that goes on as a video, its first frame kept exactly**: VOGUE. That frame stays clean in every step. VINO
-  takes it as a reference and draws it again.
-- **Drawings and notes on a picture instead of words**: VOGUE, by its thinking mode.
-- **Long clips**: VOGUE goes to 129 frames, VINO to 89.
-- **Little memory**: VINO. Its text encoder has 4 billion weights, VOGUE's 7 billion.
-"""
+PUBLISHED = (VINO, VOGUE)
+PICTURE = "systems/side_by_side.png"
+"""Beside the page."""
+RATE = 400
+"""TFLOP/s of the card by which operations are turned into minutes."""
+NOTHING = "–"
 
 
-def systems_page(published: Sequence[System], reports: Mapping[str, Any], seconds: Mapping[str, Any]) -> str:
-    """The page's Markdown. `seconds` by system and task; its picture is systems/side_by_side.png."""
-    costs = {system.name: Costs(system) for system in published}
-    return "\n".join([_HEAD, _facts(published, costs), _work(costs), _scores(reports, seconds)])
+def systems_page(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
+    """The page's Markdown, for the published systems and their miniatures in the same order."""
+    costs = [Costs(system) for system in PUBLISHED]
+    parts = [_advice(*costs), _tasks(costs), _facts(costs), _work(costs), _scores(miniatures, reports, race)]
+    return "\n".join(parts)
 
 
-def _facts(systems: Sequence[System], costs: Mapping[str, Costs]) -> str:
-    rows = {
-        "vision-language model": lambda s: s.published.vlm_title,
-        "transformer with connectors, billion weights": lambda s: f"{costs[s.name].parameters / 1e9:.2f}",
-        "learnable tokens": lambda s: _either(s.learnable_tokens, s),
-        "tasks": lambda s: ", ".join(s.presets),
-        "most frames": lambda s: str(s.max_frames),
-        "frames per second": lambda s: f"{s.frame_rate:g}",
-        "frames of a clip that the language model sees": lambda s: str(s.vision.frames),
-        "references": lambda s: "all of the result's size" if s.one_size else "each of its own size",
-        "text guidance of 1 (one pass a step)": lambda s: "no" if s.min_text_scale else "yes",
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def _advice(vino: Costs, vogue: Costs) -> str:
+    """Which one to take. The tests hold every row against the code."""
+    one, other = vino.system, vogue.system
+    seconds = {system.name: f"{system.max_frames / system.frame_rate:.1f} seconds" for system in PUBLISHED}
+    (slower, faster), edits = ([each.of(Job(task, videos=videos)) for each in (vino, vogue)]
+                               for task, videos in (("t2v", 0), ("tv2v", 1)))  # fmt: skip
+    rows = [
+        ("several subjects, each called by its number: *the hat of Image 2 on the man in Video 1*", "VINO",
+         "Labels name every reference in its prompt, and boundary tokens tie each label to its pixels. VOGUE tells "
+         "references apart by what they show; labels are an option there (`tags`), which its released code lacks."),
+        ("references of several shapes, several clips", "VINO",
+         "Each keeps its own shape. VOGUE sets pictures on white canvases of the result's size, and takes one clip."),
+        ("the motion or the camera of another clip", "VINO", "VOGUE has no such task."),
+        ("a clip that starts with exactly your picture", "VOGUE",
+         "The picture itself becomes the first frame. VINO draws one like it."),
+        ("arrows, sketches and notes instead of words", "VOGUE",
+         "Its thinking mode reads the drawing, writes a plan and a prompt, and shows you both."),
+        ("the longest clips", "VOGUE",
+         f"{other.max_frames} frames, {seconds['vogue']}; VINO {one.max_frames}, {seconds['vino']}."),
+        ("a clip from text soon", "VOGUE",
+         f"{_minutes(faster)} against {_minutes(slower)} by the count below: {faster.steps} steps for {faster.frames} "
+         f"frames, not {slower.steps} for {slower.frames}."),
+        ("an edited clip soon", "VINO",
+         f"{_minutes(edits[0])} against {_minutes(edits[1])}: {edits[0].branches} passes a step and {edits[0].frames} "
+         f"frames, not {edits[1].branches} and {edits[1].frames}."),
+        ("the smaller download", "VINO",
+         f"{_gigabytes(vino.parameters + vino.text_encoder)} of transformer and text encoder in 16 bits, VOGUE's are "
+         f"{_gigabytes(vogue.parameters + vogue.text_encoder)}."),
+    ]  # fmt: skip
+    lines = [
+        "# VINO and VOGUE",
+        "",
+        "Two systems that draw and edit pictures and clips. Each couples a frozen vision-language model with "
+        "HunyuanVideo's transformer of 13 billion weights. Both run through the same nodes and the same core; the "
+        "files that are connected decide which one it is. This page helps to choose.",
+        "",
+        "`python tools/systems_page.py` writes it. What is counted comes from the code; scores, seconds and pictures "
+        "come from the two miniatures.",
+        "",
+        "## Which one",
+        "",
+        *_table(("you want", "take", "because"), rows),
+        "",
+        "Both answer questions about pictures and clips, and can rewrite a prompt after looking at them.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _tasks(costs: Sequence[Costs]) -> str:
+    rows = [(job.title, *(_task(each, each.of(job)) for each in costs)) for job in JOBS]
+    for kind, title in (("annotated", "a drawn-on picture goes on as a clip"), ("canvas", "a drawn canvas to video")):
+        known = [(each.system.thinking or {}).get(kind) for each in costs]
+        linked = (
+            _linked(each.system, how.task, kind) if how else NOTHING for each, how in zip(costs, known, strict=True)
+        )
+        rows.append((title, *linked))
+    lines = [
+        "## What each does",
+        "",
+        "Names of the tasks, each with its workflow, and the published sizes. Where a reference decides the size, it "
+        f"is what a {GIVEN[1]} x {GIVEN[0]} one gives.",
+        "",
+        *_table(("", *(each.system.published.title for each in costs)), rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _task(costs: Costs, cost: Cost | None) -> str:
+    if cost is None:
+        return NOTHING
+    frames = "" if cost.frames == 1 else f", {cost.frames} frames"
+    return f"{_linked(costs.system, cost.preset)}: {cost.width} x {cost.height}{frames}"
+
+
+def _linked(system: System, preset: str, think: str | None = None) -> str:
+    """A task's name, with a link to the workflow that does it and nothing besides."""
+    (name,) = (
+        task.name
+        for task in TASKS
+        if task.kit.system is system
+        and (task.preset, task.think) == (preset, think)
+        and not task.understand
+        and not task.answer
+    )
+    return f"[`{preset}`](../workflows/{name}.json)"
+
+
+def _facts(costs: Sequence[Costs]) -> str:
+    columns = [_column(each) for each in costs]
+    rows = [(name, *(column[name] for column in columns)) for name in columns[0]]
+    lines = [
+        "## Facts",
+        "",
+        *_table(("", *(each.system.published.title for each in costs)), rows),
+        "",
+        "GB are of weights in 16 bits; both also run from fp8 files. The VAE is the same. "
+        "Each has [a licence of its own](../README.md#licences-of-the-weights).",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _column(costs: Costs) -> dict[str, str]:
+    system = costs.system
+    longest = system.prompt.max_text_tokens
+    return {
+        "vision-language model": system.published.vlm_title,
+        "its weights": f"{_billions(costs.text_encoder)}, {_gigabytes(costs.text_encoder)}",
+        "transformer with connectors": f"{_billions(costs.parameters)}, {_gigabytes(costs.parameters)}",
+        "learnable tokens": _variants(system, lambda one: one.learnable_tokens or "none"),
+        "most frames": str(system.max_frames),
+        "frames per second": f"{system.frame_rate:g}",
+        "frames of a clip that the language model sees": _variants(system, lambda one: one.vision.frames),
+        "references": "all of the result's size" if system.one_size else "each of its own shape",
+        "longest prompt": f"{longest:,} tokens" if longest else "no limit",
+        "text guidance of 1, which saves a pass": "yes" if system.min_text_scale is None else "no",
+        "thinking mode": "yes" if system.thinking else "no",
     }
-    lines = ["## Facts", "", f"| | {' | '.join(system.published.title for system in systems)} |", "|---|---|---|"]
-    lines += [f"| {title} | {' | '.join(of(system) for system in systems)} |" for title, of in rows.items()]
-    return "\n".join([*lines, ""])
 
 
-def _either(count: int, system: System) -> str:
+def _variants(system: System, fact: Callable[[System], object]) -> str:
+    """What holds for a system, and for its variant with learnable tokens where it has one."""
     variant = system.with_tokens
-    return str(count) if variant is None else f"none, or {variant.learnable_tokens} in its second variant"
+    return str(fact(system)) if variant is None else f"{fact(system)}; {fact(variant)} in the variant with queries"
 
 
-def _work(costs: Mapping[str, Costs]) -> str:
+def _work(costs: Sequence[Costs]) -> str:
+    rows = [(job.title, *(cell for each in costs for cell in _worth(each.of(job)))) for job in JOBS]
+    names = [each.system.name.upper() for each in costs]
+    head = ["", *(cell for name in names for cell in (f"{name}: steps x passes", "tokens", "PFLOP", "a frame"))]
     lines = [
         "## Work of one generation",
         "",
-        "Counted at full size with each task's published settings, a prompt of 200 tokens and wide references. Tokens: "
-        "the longest sequence of a branch. PFLOP: 10^15 operations of the transformer, over all steps and branches; a "
-        "card that sustains 400 TFLOP/s needs 2.5 seconds for one. Encoders and VAE are not included.",
+        f"Counted, not measured: full size, each task's published settings, references of {GIVEN[1]} x {GIVEN[0]}, two "
+        f"pictures where there are several, {PROMPT} tokens of prompt. A pass is one run of the transformer; guidance "
+        "takes two or three in each step. Tokens: the longest sequence of a pass. PFLOP: 10^15 operations of all "
+        f"passes together, then each frame's share of them. On a card that sustains {RATE} TFLOP/s, 100 PFLOP take "
+        f"{100e15 / (RATE * 1e12) / 60:.1f} minutes. Text encoder and VAE come on top.",
         "",
-        "| task | system | size, frames | steps x branches | tokens | PFLOP | PFLOP per frame |",
-        "|---|---|---|---|---|---|---|",
+        *_table(head, rows),
+        "",
     ]
-    for job in JOBS:
-        for name, system in costs.items():
-            cost = system.of(job)
-            frames = "a picture" if cost.frames == 1 else f"{cost.frames} frames"
-            lines.append(
-                f"| {job.title} | {name} | {cost.size}, {frames} | {cost.steps} x {cost.branches} | {cost.tokens:,} | "
-                f"{cost.petaflops:,.0f} | {cost.petaflops / cost.frames:,.1f} |"
-            )
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
 
 
-def _scores(reports: Mapping[str, Any], seconds: Mapping[str, Any]) -> str:
-    settings = next(iter(reports.values()))["settings"]
+def _worth(cost: Cost | None) -> list[str]:
+    if cost is None:
+        return [NOTHING] * 4
+    share = f"{cost.petaflops / cost.frames:.1f}"
+    return [f"{cost.steps} x {cost.branches}", f"{cost.tokens:,}", _round(cost.petaflops), share]
+
+
+def _round(petaflops: float) -> str:
+    return f"{petaflops:,.0f}" if petaflops >= 10 else f"{petaflops:.1f}"
+
+
+def _minutes(cost: Cost) -> str:
+    return f"{cost.petaflops * 1e15 / (RATE * 1e12) / 60:.0f} minutes"
+
+
+def _billions(weights: int) -> str:
+    return f"{weights / 1e9:.1f} billion"
+
+
+def _gigabytes(weights: int) -> str:
+    return f"{2 * weights / 1e9:.0f} GB"
+
+
+def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
+    names = [system.name for system in miniatures]
+    settings = reports[names[0]]["settings"]
+    tasks = [task for task in TITLES if any(task in reports[name]["tasks"] for name in names)]
+    alone = [TITLES[task] for task in tasks if task not in shared_tasks(miniatures, reports)]
+    guidance = f"text guidance {settings['text_scale']:g}"
+    if settings["image_scale"] > 1:
+        guidance += f", image guidance {settings['image_scale']:g}"
+    weights = " and ".join(f"{name}'s transformer has {race.weights[name] / 1e6:.1f} million weights" for name in names)
+    head = ("", "examples", *(cell for name in names for cell in (f"{name}: followed", "all of it", "time")))
     lines = [
         "## The miniatures, side by side",
         "",
-        f"The same {settings['count']} held-out examples of each task, the same seeds, {settings['steps']} steps, text "
-        f"guidance {settings['text_scale']:g}, on [vino-tiny](tiny.md) and its sister, which share the base, the "
-        "VAE and the toy world; how long each was trained stands in tools/tiny/README.md. What holds between them need "
-        "not hold between the large models. Instruction followed, and everything right at once, in percent with 95% "
-        "intervals; seconds of one result, made alone, both systems in turn.",
+        "[vino-tiny](tiny.md) and vogue-tiny live in the same world of drawn shapes, began from the same base and "
+        "share a VAE. They were asked for the same held-out examples, from the same noise, with the same settings: "
+        f"{settings['steps']} steps, {guidance}, shift {settings['shift']:g}.",
         "",
-        f"| task | {' | '.join(f'{name}: followed | all of it | seconds' for name in reports)} |",
-        "|---|" + "---|" * 3 * len(reports),
+        f"**What this tells, and what not.** It compares two small and short trainings: {weights}, and "
+        "[neither learned to its end](../tools/tiny/README.md). It shows what each way of prompting and packing learns "
+        "in little time. It does not tell which of the large models draws better.",
+        "",
+        "*followed*: everything that the words ask for is there, in percent of the examples, with its 95% interval. "
+        "*all of it*: besides, subjects look like their references, and the rest was left alone. **Bold**: the better "
+        "one, where the intervals do not overlap. *time*: of one result, made alone, both systems in turn, on "
+        f"{race.machine}.",
+        "",
+        *_table(head, [_scored(task, names, reports, race) for task in tasks]),
+        "",
     ]
-    names = list(reports)
-    for task in [
-        task for task in reports[names[0]]["tasks"] if all(task in each["tasks"] for each in reports.values())
-    ]:
-        cells = []
-        for name in names:
-            row = reports[name]["tasks"][task]
-            cells += [_percent(row["followed"]), _percent(row["passed"]), f"{seconds[name][task]:.2f}"]
-        lines.append(f"| {task} | {' | '.join(cells)} |")
-    picture = "![References, both results and the truth](systems/side_by_side.png)"
-    return "\n".join([*lines, "", picture, ""])
+    if alone:
+        lines += [f"{NOTHING}: of one system only ({', '.join(alone)}).", ""]
+    lines += [
+        "The first examples of each task that both have: references, both results, the truth; of clips the first, the "
+        "middle and the last frame. A green frame: all of it is right.",
+        "",
+        f"![References, both results and the truth]({PICTURE})",
+        "",
+    ]
+    return "\n".join(lines)
 
 
-def _percent(estimate: Mapping[str, float]) -> str:
-    low, high = 100 * estimate["low"], 100 * estimate["high"]
-    return f"{100 * estimate['value']:.0f} ({low:.0f} to {high:.0f})"
+def _scored(task: str, names: Sequence[str], reports: Reports, race: Race) -> list[str]:
+    found = [reports[name]["tasks"].get(task) for name in names]
+    rates = {key: _percents([row and row[key] for row in found]) for key in ("followed", "passed")}
+    cells = [TITLES[task], str(next(row["count"] for row in found if row))]
+    for number, name in enumerate(names):
+        seconds = race.seconds[name].get(task)
+        cells += [rates["followed"][number], rates["passed"][number]]
+        cells.append(NOTHING if seconds is None else f"{seconds:.2f} s")
+    return cells
+
+
+def _percents(estimates: Sequence[Mapping[str, float] | None]) -> list[str]:
+    """The estimates in percent, the highest in bold where its interval lies above all others."""
+    cells = []
+    for place, one in enumerate(estimates):
+        if one is None:
+            cells.append(NOTHING)
+            continue
+        others = [other for number, other in enumerate(estimates) if number != place]
+        best = all(other is not None and other["high"] < one["low"] for other in others)
+        value = f"{100 * one['value']:.0f}"
+        low, high = 100 * one["low"], 100 * one["high"]
+        cells.append(f"{f'**{value}**' if best else value} ({low:.0f} to {high:.0f})")
+    return cells

@@ -28,6 +28,7 @@ _NEAR, _FAR = 4, 14
 _BESIDE = 300
 """Narrowest column of text beside the pictures; with less room it stands below them."""
 _MOST_LINES = 8
+_MOST_MISSED = 5
 _TITLE, _TEXT, _LABEL = 22, 15, 12
 _LINE = 19
 _HEAD = 38
@@ -67,15 +68,16 @@ class _Grid:
 
 def contact_sheet(samples: Sequence[Sample]) -> Tensor:
     """A picture uint8 [H, W, 3], a section per task and a card per sample: references, result, truth; the instruction
-    and what was missed. The result's frame is green where everything was followed, else red.
+    and what was missed. The result's frame is green where everything is right (`Score.passed`), else red.
 
     Raises ValueError for no sample.
     """
     return comparison_sheet([{"result": sample} for sample in samples])
 
 
-def comparison_sheet(cards: Sequence[Card]) -> Tensor:
-    """As `contact_sheet`, with a card per example: several results of it side by side, under their names.
+def comparison_sheet(cards: Sequence[Card], titles: Mapping[str, str] | None = None) -> Tensor:
+    """As `contact_sheet`, with a card per example: several results of it side by side, under their names. `titles` of
+    tasks stand above the sections in place of the tasks' own names.
 
     Raises ValueError for no card.
     """
@@ -89,9 +91,10 @@ def comparison_sheet(cards: Sequence[Card]) -> Tensor:
     top = _MARGIN
     for members, grid in sections:
         task = _example(members[0]).task
-        pen.text((_MARGIN, top), task, fill=_INK, font=_font(_TITLE))
-        left = _MARGIN + _font(_TITLE).getlength(task) + 14
-        pen.text((left, top + 7), _followed(members), fill=_FAINT, font=_font(_TEXT))
+        title = (titles or {}).get(task, task)
+        pen.text((_MARGIN, top), title, fill=_INK, font=_font(_TITLE))
+        left = _MARGIN + _font(_TITLE).getlength(title) + 14
+        pen.text((left, top + 7), _counted(members), fill=_FAINT, font=_font(_TEXT))
         top += _HEAD
         for number, card in enumerate(members):
             row, column = divmod(number, grid.columns)
@@ -105,10 +108,10 @@ def _example(card: Card) -> Example:
     return next(iter(card.values())).toy.example
 
 
-def _followed(cards: Sequence[Card]) -> str:
-    counts = {name: sum(not _missed(card[name]) for card in cards) for name in cards[0]}
+def _counted(cards: Sequence[Card]) -> str:
+    counts = {name: sum(card[name].score.passed for card in cards) for name in cards[0]}
     named = [f"{name} {count}" if len(counts) > 1 else str(count) for name, count in counts.items()]
-    return f"{', '.join(named)} of these {len(cards)} followed"
+    return f"all right: {', '.join(named)} of these {len(cards)}"
 
 
 def _grid(cards: Sequence[Card]) -> _Grid:
@@ -122,7 +125,7 @@ def _grid(cards: Sequence[Card]) -> _Grid:
     left = _PADDING + pictures + _FAR
     beside = width - left - _PADDING >= _BESIDE
     text = (left, width - left - _PADDING) if beside else (_PADDING, width - 2 * _PADDING)
-    lines = _LINE * max(len(_prompt(card, text[1])) + len(card) for card in cards)
+    lines = _LINE * max(len(_prompt(card, text[1])) + len(_verdicts(card, text[1])) for card in cards)
     height = _ABOVE + (max(_CELL, lines) if beside else _CELL + 6 + lines)
     return _Grid(columns, width, 2 * _PADDING + height, text, beside)
 
@@ -142,8 +145,8 @@ def _paint(sheet: Image.Image, pen: ImageDraw.ImageDraw, card: Card, grid: _Grid
             right += _CELL + _NEAR
         right += _FAR - _NEAR
     x, y = left + grid.text[0], down - 3 if grid.beside else down + _CELL + 6
-    verdicts = [(_verdict(name, sample, card), _colour(sample)) for name, sample in card.items()]
-    for line, colour in [*((line, _INK) for line in _prompt(card, grid.text[1])), *verdicts]:
+    width = grid.text[1]
+    for line, colour in [*((line, _INK) for line in _prompt(card, width)), *_verdicts(card, width)]:
         pen.text((x, y), line, fill=colour, font=_font(_TEXT))
         y += _LINE
 
@@ -163,19 +166,28 @@ def _pictures_width(groups: Sequence[_Cells]) -> int:
 
 def _missed(sample: Sample) -> list[str]:
     score = sample.score
-    return [name for name, holds in score.checks.items() if not holds] + ["identity"] * (score.identity is False)
+    missed = [name for name, holds in score.checks.items() if not holds]
+    return [*missed, *["identity"] * (score.identity is False), *["the rest"] * (score.kept is False)]
 
 
 def _colour(sample: Sample) -> str:
-    return _WRONG if _missed(sample) else _RIGHT
+    return _RIGHT if sample.score.passed else _WRONG
+
+
+def _verdicts(card: Card, width: int) -> list[tuple[str, str]]:
+    """Lines of at most `width` pixels that say what each result missed, with their colours."""
+    told = ((_verdict(name, sample, card), _colour(sample)) for name, sample in card.items())
+    return [(line, colour) for text, colour in told for line in _wrapped(text, width)]
 
 
 def _verdict(name: str, sample: Sample, card: Card) -> str:
     missed, untouched = _missed(sample), sample.score.untouched
-    verdict = f"missed: {', '.join(missed)}" if missed else "followed"
+    more = len(missed) - _MOST_MISSED
+    told = ", ".join(missed) if more <= 1 else f"{', '.join(missed[:_MOST_MISSED])} and {more} more"
+    verdict = f"missed {told}" if missed else "all right"
     if untouched is not None:
         verdict += f" · {untouched:.1f} dB untouched"
-    return f"{name} {verdict}" if len(card) > 1 else verdict
+    return f"{name}: {verdict}" if len(card) > 1 else verdict
 
 
 def _prompt(card: Card, width: int) -> list[str]:
