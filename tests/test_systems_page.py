@@ -38,6 +38,7 @@ from vino_core.toyworld.scorers import Score
 from vino_core.toyworld.sheet import comparison_sheet
 from vino_core.toyworld.tasks import ToySource
 from vino_core.training.example import GENERATION_TASKS
+from vino_core.training.flops import ForwardCost
 
 TINY = (VINO_TINY, VOGUE_TINY)
 SETTINGS = Settings(steps=1, seed=3)
@@ -125,17 +126,26 @@ def operations(tokens: int) -> float:
 @pytest.mark.parametrize(
     ("name", "job", "lengths"),
     [
-        ("vino", Job("t2v"), 50 * [35_436] * 2),
-        # Both branches with the clip, and one without it, its tokens or the VLM's.
-        ("vogue", Job("tv2v", videos=1), 50 * [105_650, 105_650, 52_670]),
-        # The third branch of VINO drops pictures, with their boundaries, and keeps clips.
-        ("vino", Job("tiv2v", images=1, videos=1), 50 * [69_298, 69_298, 67_316]),
+        ("vino", Job("t2v"), [(456, 30 * 53 * 22)] * 2),
+        # Two passes with the clip, and one without it and without what the VLM makes of it.
+        ("vogue", Job("tv2v", videos=1), [(200 + 17 * 30, 30 * 53 * 33 * 2)] * 2 + [(200, 30 * 53 * 33)]),
+        # VINO's third pass drops the picture, with its two boundaries, and keeps the clip.
+        (
+            "vino",
+            Job("tiv2v", images=1, videos=1),
+            [(456 + 26 * 15 + 4 * 32 * 18, 29 * 53 * 21 * 2 + 30 * 53 + 2 * 2)] * 2
+            + [(456 + 4 * 32 * 18, 29 * 53 * 21 * 2 + 2)],
+        ),
     ],
     ids=["t2v", "tv2v", "tiv2v"],
 )
-def test_operations_are_those_of_the_textbook(costs: dict[str, Costs], name: str, job: Job, lengths: list[int]) -> None:
-    wanted = sum(map(operations, lengths)) / 1e15
-    assert costs[name].of(job).petaflops == pytest.approx(wanted, rel=0.01)
+def test_operations_are_those_of_every_pass(
+    costs: dict[str, Costs], name: str, job: Job, lengths: list[tuple[int, int]]
+) -> None:
+    """`lengths`: text and visual tokens of a step's passes."""
+    found = costs[name].of(job).petaflops * 1e15
+    assert found == pytest.approx(50 * sum(ForwardCost(costs[name].model)(*each) for each in lengths), rel=1e-9)
+    assert found == pytest.approx(50 * sum(operations(sum(each)) for each in lengths), rel=0.01)
 
 
 def test_weights_are_those_of_the_published_models(costs: dict[str, Costs]) -> None:
