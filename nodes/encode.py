@@ -6,9 +6,8 @@ import comfy.model_management
 from comfy_api.latest import io
 from torch import Tensor
 
-from ..vino_core.branches import branch_prompts
+from ..vino_core.branches import branch_prompts, check_base_image, check_tags
 from ..vino_core.encoder.encode import EncodedPrompt, encode_branches, encode_visuals
-from ..vino_core.errors import InputError
 from ..vino_core.media.references import References
 from ..vino_core.sampling.guidance import Branch
 from ..vino_core.systems.base import Preset, System
@@ -125,9 +124,10 @@ class VINOEncoder(io.ComfyNode):
             system = system.for_tokens(tokens.values)
         prepared = references.for_system(system)
         counts = len(prepared.images), len(prepared.videos)
-        preset = get_preset(system, _task(system, references, base_image))
-        if tags and not (system.prompt.image_tag or system.prompt.video_tag):
-            raise InputError(f"tags: {system.name} labels references by itself. Switch tags off.")
+        check_tags(system, tags)
+        if base_image and prepared.images:
+            check_base_image(system, references.task_for(system), *counts)
+        preset = get_preset(system, references.task_for(system, base_image))
         # The negative prompt is encoded whatever the text scale: behind the shared references it costs little.
         negative_prompt = _negative_prompt(system, negative, preset)
         prompt = preset.instruction + prompt
@@ -160,17 +160,6 @@ def expected_tokens(system: System, references: References, understanding: bool 
         frames = len(video.frames if understanding and vision.whole_clips else video.vlm_frames)
         pixels += -(-frames // vision.temporal_patch) * vision.video_first.max_pixels
     return pixels // side**2 + 1024
-
-
-def _task(system: System, references: PreparedReferences, base_image: bool) -> str:
-    """The task of the request. Raises InputError when a base image makes it another one than was prepared."""
-    task = references.task_for(system, base_image)
-    if references.arrangement(system, task) != references.arrangement(system):
-        raise InputError(
-            f"base_image: it makes this the task {task}, but VINO References prepared the pictures for "
-            f"{references.task_for(system)}. Choose the task {task} there."
-        )
-    return task
 
 
 def _negative_prompt(system: System, negative: io.DynamicCombo.Type, preset: Preset) -> str:

@@ -6,9 +6,9 @@ from comfy_api.latest import io
 
 from ..vino_core.errors import InputError
 from ..vino_core.media.references import References
-from ..vino_core.media.sizing import TEMPORAL_STRIDE, check_frames, check_size
+from ..vino_core.media.sizing import MAX_PIXELS, TARGET_AREA, TEMPORAL_STRIDE, check_frames, check_size
 from ..vino_core.request import check_references
-from ..vino_core.systems import MAX_FRAMES, UNIT
+from ..vino_core.systems import MAX_FRAMES, SYSTEMS, UNIT
 from ..vino_core.systems.base import Preset, System
 from ..vino_core.tasks import get_preset, prepare_references, target_size
 from .comfy.pixels import clip_of, numbered, to_uint8
@@ -17,6 +17,7 @@ from .presets import TASKS, TASKS_TOOLTIP
 from .types import PreparedReferences, ReferencesType, TargetSize
 
 AUTO = "auto"
+SCALED = "scaled"
 MAX_IMAGES = 16
 MAX_VIDEOS = 4
 
@@ -81,10 +82,24 @@ class VINOReferences(io.ComfyNode):
                         ),
                         io.DynamicCombo.Option("last image", []),
                         io.DynamicCombo.Option("first video", []),
+                        io.DynamicCombo.Option(
+                            SCALED,
+                            [
+                                io.Int.Input(
+                                    "area",
+                                    default=TARGET_AREA,
+                                    min=UNIT**2,
+                                    max=MAX_PIXELS,
+                                    tooltip="Pixels, about, of the picture or video to edit or animate, and so of the "
+                                    "result; its shape stays. 407,040 is 480 x 848.",
+                                )
+                            ],
+                        ),
                     ],
                     tooltip="Size of the result. auto: that of the video, or of the picture to edit or animate; where "
                     "nothing decides or several pictures are combined in a video, the published one of the task (VINO: "
-                    "640x640 for pictures and 848x480 for videos).",
+                    "640x640 for pictures and 848x480 for videos). scaled: as auto, at an area of your choice; "
+                    "less takes less memory.",
                 ),
                 io.Int.Input(
                     "length",
@@ -146,18 +161,36 @@ def _prepare(
     system: System,
 ) -> tuple[References, TargetSize]:
     """What is connected, as `system` takes it, and the size to generate. Raises InputError for unusable input."""
-    check_frames(length, system.max_frames)
+    _check_length(length, system)
     if task is not None:
         expect_task(system, task)
     pictures = [pixels for name, batch in numbered(images) for pixels in to_uint8(batch, name)]
     clips = [clip_of(video, name) for name, video in numbered(videos)]
     task = task or system.default_task(len(pictures), len(clips), length, False)
+    preset = get_preset(system, task)
+    if size["size"] == SCALED and None not in (preset.width, preset.height):
+        raise InputError(
+            f"size is '{SCALED}', but the task {task} scales no picture or video to what it makes. Choose 'custom' and "
+            "give width and height."
+        )
     chosen = (size["height"], size["width"]) if size["size"] == "custom" else None
-    references = prepare_references(system, task, pictures, clips, length, chosen)
-    height, width, frames = _result_size(size, references, length, get_preset(system, task))
+    scaled = {"area": size["area"]} if size["size"] == SCALED else {}
+    references = prepare_references(system, task, pictures, clips, length, chosen, **scaled)
+    height, width, frames = _result_size(size, references, length, preset)
     check_size(width, height, system.unit)
     check_references(system, task, references, width, height, frames)
     return references, TargetSize(width, height, frames)
+
+
+def _check_length(length: int, system: System) -> None:
+    """Raise InputError for a number of frames that the system does not make; others may, if they are connected."""
+    longer = [other.name for other in SYSTEMS.values() if other.max_frames >= length > system.max_frames]
+    if longer and length % TEMPORAL_STRIDE == 1:
+        raise InputError(
+            f"length is {length}, and {system.name} makes {system.max_frames} frames at most. Set it to that, or, if "
+            f"the files are those of {' or '.join(longer)}, connect their text encoder to clip."
+        )
+    check_frames(length, system.max_frames)
 
 
 def _result_size(

@@ -168,7 +168,7 @@ def test_a_first_frame_of_another_aspect_decides_the_size() -> None:
         request("i2v", tall, frames=5, width=64, height=48),
         "size 64 x 48",
         "prepared for 32 x 64",
-        "Leave width and height to the picture or video to edit; `area` changes",
+        "Leave width and height to the picture or video to edit; choose an area",
     )
     refused(request("i2v", tall, frames=1, width=32, height=64), "goes on from a picture: frames is 1", "at least 5")
     with pytest.raises(InputError, match=r"1000 x 2 pixels.*at most 200 times the shorter one: crop it"):

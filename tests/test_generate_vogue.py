@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from media_files import moving_bar, write_clip
 from paths import GOLDENS, qwen_tokenizer
 from PIL import Image
 from tiny_files import MODEL, write_tiny_files
@@ -21,8 +22,14 @@ from vino_core.cli import main
 from vino_core.config import ConnectorConfig
 from vino_core.encoder.encode import encode_branches
 from vino_core.encoder.engine import Sampling
+from vino_core.encoder.prompt import build_prompt
+from vino_core.encoder.understand import ask
+from vino_core.errors import InputError
 from vino_core.mmdit.model import MMDiT
+from vino_core.request import Request
+from vino_core.systems import get_system
 from vino_core.systems.vogue import VOGUE
+from vino_core.tasks import prepare_question
 
 TINY = replace(MODEL, connectors=(ConnectorConfig("qwen_project_in", HIDDEN, MODEL.text_dim, "none", 40),))
 SMALL = ["--steps", "1", "--width", "64", "--height", "48", "--dtype", "float32", "--device", "cpu"]
@@ -151,8 +158,8 @@ def test_thinking_decides_task_and_prompt(
     encoded: list[str] = []
     monkeypatch.setattr(
         "vino_core.pipeline.encode_branches",
-        lambda engine, system, branches, visuals: (
-            encoded.append(branches[0].text) or encode_branches(engine, system, branches, visuals)
+        lambda engine, system, branches, *rest: (
+            encoded.append(branches[0].text) or encode_branches(engine, system, branches, *rest)
         ),
     )
     assert drawn(files, tmp_path, "--think", kind, "--prompt", "", "--image", PICTURE, *size) == 0
@@ -212,3 +219,133 @@ def test_a_row_that_contradicts_itself_is_named(files: Path, tmp_path: Path, cap
     (tmp_path / "list.json").write_text(json.dumps([row]))
     assert drawn(files, tmp_path / "out", "--tasks", tmp_path / "list.json") == 1
     assert "two: thinking: a picture of the kind 'annotated' runs as the task i2v" in capsys.readouterr().err
+
+
+def test_tags_reach_the_prompt_by_flag_and_by_row(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        "vino_core.pipeline.encode_branches",
+        lambda engine, system, branches, visuals, tags: (
+            seen.append(
+                (engine.detokenize(build_prompt(system, engine, "", [v.item for v in visuals], tags=tags).ids), tags)
+            )
+            or encode_branches(engine, system, branches, visuals, tags)
+        ),
+    )
+    row = {"task": "i2i_edit", "caption": "x", "ref_image_paths": [PICTURE]}
+    (tmp_path / "list.json").write_text(
+        json.dumps([{**row, "index": "with", "tags": True}, {**row, "index": "without"}])
+    )
+    words = ("--area", 3072, "--frames", 1)
+    assert drawn(files, tmp_path / "out", "--tasks", tmp_path / "list.json", *words) == 0
+    assert [("Image 1: " in text, tags) for text, tags in seen] == [(True, True), (False, False)]
+    record = json.loads((tmp_path / "out" / "with.json").read_text())
+    assert record["settings"]["tags"] is True and record["asked"]["tags"] is True
+    assert "tags" not in json.loads((tmp_path / "out" / "without.json").read_text())["asked"]
+    assert drawn(files, tmp_path / "flag", "--prompt", "x", "--image", PICTURE, "--tags", *words) == 0
+    assert seen[-1][1] is True
+    (tmp_path / "list.json").write_text(json.dumps([{**row, "index": "with", "tags": "yes"}]))
+    assert drawn(files, tmp_path / "out", "--tasks", tmp_path / "list.json", *words) == 1
+    assert "row 1: tags is 'yes'; it must be true or false" in capsys.readouterr().err
+
+
+def test_tags_are_refused_where_there_are_labels() -> None:
+    made = Request("x", 640, 640, 1, "", 5.0, 5.0, 1, tags=True)
+    with pytest.raises(InputError, match="tags: vino labels references by itself. Switch tags off"):
+        made.validate(get_system("vino"))
+    replace(made, text_scale=2.0).validate(VOGUE)
+
+
+@pytest.fixture
+def terse(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Answers of six tokens; what `vino generate` loads beside the text encoder is a mistake."""
+    usual = Sampling(max_new_tokens=6, repetition_penalty=1.05)
+    monkeypatch.setattr("vino_core.encoder.understand.usual_sampling", lambda system: usual)
+
+
+def test_a_question_is_answered_by_the_text_encoder_alone(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, terse: None
+) -> None:
+    """As published: no instruction, all frames of the clip at 720 x 1280, no learnable tokens."""
+    monkeypatch.setattr("vino_core.checkpoints.files.load_mmdit", lambda *_, **__: pytest.fail("a model is loaded"))
+    asked: list[tuple[str, list[tuple[int, ...]]]] = []
+    monkeypatch.setattr(
+        "vino_core.encoder.understand.ask",
+        lambda engine, system, text, visuals, on_token: (
+            asked.append((text, [visual.item.grid for visual in visuals]))
+            or ask(engine, system, text, visuals, on_token=on_token)
+        ),
+    )
+    clip = write_clip(tmp_path / "clip.mp4", moving_bar(14))
+    words = ("--prompt", "What is this?", "--preset", "understanding", "--video", clip, "--image", PICTURE)
+    named = ["--model", files / "vogue_hidden.safetensors", "--vae", files / "vae", "--dtype", "float32"]
+    named += ["--text-encoder", files / "qwen_2.5_vl_7b_queries.safetensors", "--device", "cpu", "--area", 3072]
+    assert main(["generate", *map(str, [*named, "--out", tmp_path / "out", *words])]) == 0
+    (answer,) = (tmp_path / "out").glob("*_understanding.txt")
+    record = json.loads(answer.with_suffix(".json").read_text())
+    assert record["answer"] + "\n" == answer.read_text() and record["settings"]["prompt"] == "What is this?"
+    assert f"answer: {record['answer']}" in capsys.readouterr().out
+    ((text, (picture, frames)),) = asked
+    assert text == "What is this?" and picture[0] == 1 and frames[0] == 7, "13 frames, the last one twice"
+    assert main(["generate", *map(str, [*named, "--out", tmp_path / "out", *words[:1], " ", *words[2:]])]) == 1
+    assert "the question is empty. Write in --prompt" in capsys.readouterr().err
+
+
+def test_a_row_of_a_list_may_be_a_question(files: Path, tmp_path: Path, terse: None) -> None:
+    rows = [
+        {"index": "ask", "task": "understanding", "caption": "What is it?", "ref_image_paths": [PICTURE]},
+        {"index": "edit", "task": "i2i_edit", "caption": "x", "ref_image_paths": [PICTURE]},
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    words = ("--tasks", tmp_path / "list.json", "--area", 3072, "--frames", 1)
+    assert drawn(files, tmp_path / "out", *words) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ask.txt", "ask.json", "edit.png", "edit.json"}
+    assert drawn(files, tmp_path / "out", *words) == 0
+
+
+def test_a_question_shows_things_at_their_published_size() -> None:
+    made = prepare_question(VOGUE, [torch.zeros(1080, 1920, 3, dtype=torch.uint8)])
+    assert tuple(made.images[0].pixels.shape) == (720, 1280, 3)
+    assert prepare_question(VOGUE, []).packed == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--frames", 0), "0 frames: the number of frames must be a multiple of 4 plus 1 (1, 5, 9, ... 129)"),
+        (("--frames", 6), "The nearest is 5 or 9"),
+        (("--area", 0), "area is 0 pixels; it must lie between 256 (16 x 16) and 134217728"),
+        (("--area", -5), "area is -5 pixels"),
+        (("--area", 10**12), "area is 1000000000000 pixels"),
+        (("--area", 300, "--frames", 1), "crop it to a more even shape, or scale it to a larger area"),
+        (("--base-image", "--preset", "i2v"), "in the task i2v none is. Choose the task i2i_edit"),
+    ],
+)
+def test_numbers_that_cannot_be_meant(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, words: tuple[object, ...], message: str
+) -> None:
+    assert drawn(files, tmp_path, "--prompt", "x", "--image", PICTURE, *words) == 1
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_a_video_says_that_it_decides_the_length(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", moving_bar(7))
+    words = ("--prompt", "x", "--video", clip, "--area", 3072)
+    assert drawn(files, tmp_path / "a", *words, "--frames", 9) == 0
+    assert "the video decides the length: 5 frames, not 9" in capsys.readouterr().out
+    assert drawn(files, tmp_path / "b", *words, "--frames", 5) == 0
+    assert "decides the length" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["model.ckpt", "mllm.ckpt", "qwen_2.5_vl_7b_queries.safetensors"])
+def test_a_file_that_is_no_model_is_named_first(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    """Not that the files of a system are missing that it was taken for."""
+    named = ["--model", files / name, "--vae", files / "vae", "--out", tmp_path, "--prompt", "x"]
+    assert main(["generate", *map(str, named), "--text-encoder", str(files / "qwen")]) == 1
+    message = capsys.readouterr().err
+    assert f"{name}: not a model that loads here" in message and "vino convert" in message

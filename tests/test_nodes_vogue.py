@@ -126,11 +126,23 @@ def test_a_task_prepares_its_pictures() -> None:
             "prepared for 64 x 48.*one size for all",
         ),
         ({"length": 133}, "129"),
+        ({"length": 129, "clip": None}, "length is 129, and vino makes 89 frames.*those of vogue, connect their text"),
+        ({"size": {"size": "scaled", "area": 4000}}, "size is 'scaled', but the task t2i scales no picture.*'custom'"),
+        ({"images": 1, "size": {"size": "scaled", "area": 9}}, "area is 9 pixels; it must lie between 256"),
     ],
 )
 def test_what_does_not_apply_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(error(), match=message):
         references(**options)
+
+
+def test_an_area_scales_what_is_edited_and_the_result() -> None:
+    scaled = {"size": "scaled", "area": 4 * AREA}
+    refs, *size = references(2, task="i+i2i_edit", size=scaled)
+    assert size == [128, 96, 1]
+    reference, edited = refs.for_system(pack("vino_core.systems").get_system("vogue")).images
+    assert tuple(edited.packed.shape) == tuple(reference.packed.shape) == (96, 128, 3)
+    assert references(0, 1, 9, size=scaled)[1:] == (128, 96, 9)
 
 
 def test_a_preset_is_vogues() -> None:
@@ -141,8 +153,14 @@ def test_a_preset_is_vogues() -> None:
 
 
 def test_a_base_image_cannot_change_what_was_prepared() -> None:
-    with pytest.raises(error(), match=r"base_image.*task i\+i2i_edit.*prepared the pictures for multiid.*Choose"):
-        encode(references(2, size=CUSTOM)[0], base=True)
+    message = r"base_image: with it the last picture is edited, and in the task {} none is. Choose the task {}"
+    for images, options, task, edits in (
+        (2, {}, "multiid", r"i\+i2i_edit"),
+        (2, {"task": "multiid"}, "multiid", r"i\+i2i_edit"),
+        (1, {"length": 5, "size": AUTO}, "i2v", "i2i_edit"),
+    ):
+        with pytest.raises(error(), match=message.format(task, edits)):
+            encode(references(images, **{"size": CUSTOM, **options})[0], base=True)
     chosen = references(2, task="i+i2i_edit")[0]
     for base in (False, True):
         assert encode(chosen, base=base).system.name == "vogue"

@@ -37,6 +37,23 @@ def branch_prompts(
     return {branch: seen[branch] for branch in needed_branches(text_scale, image_scale, kept != everything)}
 
 
+def check_tags(system: System, tags: bool) -> None:
+    """Raise InputError when tags are asked for and the system has labels instead."""
+    if tags and not (system.prompt.image_tag or system.prompt.video_tag):
+        raise InputError(f"tags: {system.name} labels references by itself. Switch tags off.")
+
+
+def check_base_image(system: System, task: str, images: int, videos: int) -> None:
+    """Raise InputError when a base image is asked for in a task whose last picture is not the one being edited, in a
+    system in which this decides where it goes."""
+    edits = system.default_task(images, videos, 1, True)
+    if system.arrange(edits, images, videos) != system.arrange(task, images, videos):
+        raise InputError(
+            f"base_image: with it the last picture is edited, and in the task {task} none is. Choose the task {edits} "
+            "(at VINO References, or with --preset), or switch base_image off."
+        )
+
+
 def check_scales(system: System, text_scale: float) -> None:
     """Raise InputError when the system does not do without text guidance and `text_scale` switches it off."""
     least = system.min_text_scale

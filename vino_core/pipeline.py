@@ -75,7 +75,7 @@ class Pipeline:
         )
         with self.resident(self.engine.model):
             visuals = encode_visuals(self.engine, references, self.system.vision)
-            encoded = encode_branches(self.engine, self.system, list(branches.values()), visuals)
+            encoded = encode_branches(self.engine, self.system, list(branches.values()), visuals, request.tags)
             for message in encoded[0].plan.messages:
                 log.warning("prompt: %s", message)
             states = [append_tokens(self.engine, prompt, self.tokens) for prompt in encoded]

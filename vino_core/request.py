@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from .branches import check_scales
+from .branches import check_base_image, check_scales, check_tags
 from .errors import InputError
 from .media.references import References
 from .media.sizing import check_frames, check_size
@@ -21,7 +21,8 @@ class Request:
 
     `negative` is the negative prompt itself, "" for none. `base_image`: the last image is the one to edit.
     `posterior`: how references become latents, "mode" (the mean) or "sample" (drawn from the VAE's posterior).
-    `task` is a preset's name; None: the one that references and frames make it.
+    `task` is a preset's name; None: the one that references and frames make it. `tags`: whether references get the
+    system's tags.
     """
 
     prompt: str
@@ -38,6 +39,7 @@ class Request:
     base_image: bool = False
     posterior: Posterior = "mode"
     task: str | None = None
+    tags: bool = False
 
     def task_for(self, system: System) -> str:
         """The task, or what references and frames make it."""
@@ -66,6 +68,9 @@ class Request:
             if not 0.0 <= value <= 100.0:
                 raise InputError(f"{name} is {value}; it must lie between 0 and 100 (1 or less switches it off).")
         check_scales(system, self.text_scale)
+        check_tags(system, self.tags)
+        if self.base_image and self.references.images:
+            check_base_image(system, self.task_for(system), len(self.references.images), len(self.references.videos))
         check_references(system, self.task_for(system), self.references, self.width, self.height, self.frames)
         if self.posterior not in ("mode", "sample"):
             raise InputError(f"posterior is '{self.posterior}'; it must be 'mode' or 'sample'.")
@@ -94,6 +99,6 @@ def check_references(system: System, task: str, references: References, width: i
         if (rows, columns) != (height, width):
             raise InputError(
                 f"size {width} x {height}: the references were prepared for {columns} x {rows}, and {system.name} "
-                "takes one size for all. Leave width and height to the picture or video to edit; `area` changes its "
-                "size."
+                "takes one size for all. Leave width and height to the picture or video to edit; choose an area to "
+                "change its size ('scaled' at VINO References, or --area)."
             )

@@ -12,11 +12,15 @@ from torch import Tensor
 
 from .errors import InputError
 from .media.references import Clip, References, Wanted
-from .systems.base import Preset, System
+from .media.sizing import MAX_PIXELS
+from .systems.base import Arrangement, Preset, System
 
 FIELDS = {"index", "task", "caption", "ref_image_paths", "ref_video_path", "ref_image_have_base"}
-FIELDS |= {"seed", "negative", "think"}
+FIELDS |= {"seed", "negative", "think", "tags"}
 """The second line and a list of videos under `ref_video_path` are ours; the rest is the official format."""
+
+UNDERSTANDING = "understanding"
+"""The task of a question about what is given, which every system's text encoder answers. It has no settings."""
 
 _KINDS: dict[str, tuple[type, ...]] = {
     "index": (str, int),
@@ -34,7 +38,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
 class Task:
     """One row of a task list. `preset` names the settings to start from; at the paths in `missing` there is no file.
 
-    `think` is the kind of drawn picture that the prompt is to be thought out from, if any.
+    `think` is the kind of drawn picture that the prompt is to be thought out from, if any; `tags` whether references
+    get the system's tags.
     """
 
     index: str
@@ -46,6 +51,7 @@ class Task:
     seed: int | None = None
     negative: str | None = None
     think: str | None = None
+    tags: bool = False
 
     @property
     def missing(self) -> tuple[Path, ...]:
@@ -74,6 +80,7 @@ def prepare_references(
     Raises InputError for references that cannot be used, or not for this task.
     """
     preset = get_preset(system, task)
+    _check_area(area, system.unit)
     if size is None and preset.height is not None and preset.width is not None:
         size = preset.height, preset.width
     wanted = Wanted(
@@ -84,6 +91,32 @@ def prepare_references(
         vlm_frames=system.vision.frames,
     )
     return system.prepare(system.arrange(task, len(images), len(clips)), images, clips, wanted)
+
+
+def prepare_question(
+    system: System,
+    images: Sequence[Tensor],
+    clips: Sequence[Clip] = (),
+    frames: int | None = None,
+    area: int | None = None,
+) -> References:
+    """What a question is about: pictures uint8 [H, W, 3], and at most `frames` frames of each clip (None: as many as
+    the system takes), scaled to about `area` pixels each. Raises InputError for references that cannot be used."""
+    _check_area(area, system.unit)
+    wanted = Wanted(
+        frames=system.max_frames if frames is None else frames,
+        size=None,
+        area=area or system.question_area or system.area,
+        unit=system.unit,
+        vlm_frames=system.vision.frames,
+    )
+    shown = Arrangement(after=tuple(range(len(images) + len(clips))))
+    return system.prepare(shown, images, clips, wanted) if images or clips else References()
+
+
+def _check_area(area: int | None, unit: int) -> None:
+    if area is not None and not unit**2 <= area <= MAX_PIXELS:
+        raise InputError(f"area is {area} pixels; it must lie between {unit**2} ({unit} x {unit}) and {MAX_PIXELS}.")
 
 
 def target_size(preset: Preset, references: References, frames: int) -> tuple[int, int, int]:
@@ -132,11 +165,15 @@ def _task(row: Any, number: int, path: Path, system: System) -> Task:
         if field in row and (not isinstance(row[field], kinds) or isinstance(row[field], bool)):
             allowed = " or ".join("nothing" if kind is type(None) else kind.__name__ for kind in kinds)
             raise InputError(f"{where}: {field} is {row[field]!r}; it must be {allowed}.")
+    tags = row.get("tags") or False
+    if not isinstance(tags, bool):
+        raise InputError(f"{where}: tags is {tags!r}; it must be true or false.")
     base_image = bool(row.get("ref_image_have_base") or False)
     name = row["task"]
     if base_image and f"{name}_baseimg" in system.presets:
         name = f"{name}_baseimg"
-    get_preset(system, name)
+    if name != UNDERSTANDING:
+        get_preset(system, name)
     videos = row.get("ref_video_path") or []
     return Task(
         index=_file_name(str(row["index"]), where),
@@ -148,6 +185,7 @@ def _task(row: Any, number: int, path: Path, system: System) -> Task:
         seed=row.get("seed"),
         negative=row.get("negative"),
         think=row.get("think"),
+        tags=tags,
     )
 
 

@@ -7,6 +7,7 @@ import json
 import secrets
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,25 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import InputError
 from ..media.output import check_folder
+from ..media.sizing import check_frames
 from ..systems import THINKING, check_thinking, get_thinking
 from ..systems.base import System
-from ..tasks import Task, get_preset, load_tasks, prepare_references, target_size
-from .loading import add_file_arguments, add_machine_arguments, choose_system, given_files, load_pipeline
+from ..tasks import UNDERSTANDING, Task, get_preset, load_tasks, prepare_question, prepare_references, target_size
+from .loading import (
+    add_file_arguments,
+    add_machine_arguments,
+    choose_system,
+    given_files,
+    load_pipeline,
+    load_text_encoder,
+)
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..encoder.think import Thought
+    from ..media.references import Clip
+    from ..pipeline import Pipeline
     from ..request import Request
 
 OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
@@ -33,7 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--video", type=Path, action="append", default=[], help="reference video; repeat for more")
     what.add_argument("--base-image", action="store_true", help="the last image is the one to edit")
     what.add_argument("--tasks", type=Path, help="a task list (JSON) instead of --prompt")
-    what.add_argument("--preset", help="take the settings of this task instead of the one that the input makes it")
+    what.add_argument(
+        "--preset",
+        help="take the settings of this task instead of the one that the input makes it; 'understanding': the text "
+        "encoder answers the prompt, a question about what is given",
+    )
     what.add_argument("--understand", action="store_true", help="let the text encoder rewrite the prompt first")
     what.add_argument(
         "--think",
@@ -45,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--negative", help="negative prompt; '' for none")
     how.add_argument("--width", type=int)
     how.add_argument("--height", type=int)
-    how.add_argument("--frames", type=int, help="4n+1; 1 makes a picture")
+    how.add_argument(
+        "--frames", type=int, help="4n+1; 1 makes a picture. As many of a reference video; fewer where it is shorter"
+    )
     how.add_argument("--text-scale", type=float)
     how.add_argument("--image-scale", type=float)
     how.add_argument("--shift", type=float)
@@ -53,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--seed", type=int, help="of every item without a seed of its own; default: drawn and recorded")
     how.add_argument("--posterior", choices=("mode", "sample"), default="mode", help="how references become latents")
     how.add_argument("--area", type=int, help="pixels of a prepared reference (default: the system's)")
+    how.add_argument(
+        "--tags", action="store_true", help="'Image 1: ', 'Video 1: ' before references (VOGUE; VINO has labels anyway)"
+    )
     parts = add_file_arguments(parser)
     parts.add_argument("--out", type=Path, default=Path("output"), help="output folder (default: output)")
     parts.add_argument("--overwrite", action="store_true", help="make items again that exist with other settings")
@@ -64,8 +86,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("Give either --prompt or --tasks.")
     system = choose_system(arguments)
     tasks = load_tasks(arguments.tasks, system) if arguments.tasks else [_single(arguments, system)]
+    if arguments.frames is not None:
+        check_frames(arguments.frames, system.max_frames)
     if arguments.think:
         tasks = [replace(task, think=arguments.think) for task in tasks]
+    if arguments.tags:
+        tasks = [replace(task, tags=True) for task in tasks]
     for task in tasks:
         _check_thinking(task, arguments, system)
     todo = [task for task in tasks if not _done(task, arguments)]
@@ -76,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         for path in task.missing:
             print(f"{task.index} will fail: there is no file '{path}'", file=sys.stderr, flush=True)
     check_folder(arguments.out)
-    generator = _Generator(arguments, system)
+    generator = _Generator(arguments, system, todo)
     failed = []
     for number, task in enumerate(todo, start=1):
         print(f"[{number}/{len(todo)}] {task.index}: {task.preset}", flush=True)
@@ -95,7 +121,7 @@ def _single(arguments: argparse.Namespace, system: System) -> Task:
     if arguments.think and preset is None:
         preset = get_thinking(system, arguments.think).task
     if frames is None:
-        frames = get_preset(system, preset).frames if preset else 1
+        frames = get_preset(system, preset).frames if preset not in (None, UNDERSTANDING) else 1
     name = system.default_task(len(arguments.image), len(arguments.video), frames, arguments.base_image)
     name = preset or name
     index = f"{time.strftime('%Y%m%d-%H%M%S')}_{name}"
@@ -104,7 +130,13 @@ def _single(arguments: argparse.Namespace, system: System) -> Task:
 
 
 def _check_thinking(task: Task, arguments: argparse.Namespace, system: System) -> None:
-    """Raise InputError for a task that is to be thought about and cannot."""
+    """Raise InputError for a task that is to be thought about and cannot, and for a question that does not stand
+    alone."""
+    if (arguments.preset or task.preset) == UNDERSTANDING:
+        if not task.prompt.strip():
+            raise InputError(f"{task.index}: the question is empty. Write in --prompt what you want to know.")
+        if arguments.understand:
+            raise InputError(f"{task.index}: --understand writes a prompt, and this is a question. Leave it out.")
     if task.think is None:
         return
     if arguments.understand:
@@ -123,7 +155,17 @@ def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     weights = {name: path.name for name, path in given_files(arguments).items()}
     files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
     row = {"preset": arguments.preset or task.preset, "prompt": task.prompt, "base_image": task.base_image}
-    return {**asked, **row, **files, "task_negative": task.negative, "think": task.think, "seed": seed, **weights}
+    tags = {"tags": True} if task.tags else {}  # results from before there were tags count as made without
+    return {
+        **asked,
+        **row,
+        **files,
+        "task_negative": task.negative,
+        "think": task.think,
+        "seed": seed,
+        **tags,
+        **weights,
+    }
 
 
 def _done(task: Task, arguments: argparse.Namespace) -> bool:
@@ -159,19 +201,30 @@ def _read_sidecar(path: Path) -> dict[str, Any] | None:
     return record if ours else None
 
 
-class _Generator:
-    """Loads the parts once and makes one item after another."""
+def _opened(task: Task) -> tuple[list[Tensor], list[Clip]]:
+    """The task's pictures, read, and its clips. Raises InputError for a picture that cannot be used."""
+    from ..media.images import read_image
+    from ..media.references import Clip
 
-    def __init__(self, arguments: argparse.Namespace, system: System) -> None:
+    return [read_image(path) for path in task.images], [Clip(path) for path in task.videos]
+
+
+class _Generator:
+    """Loads the parts that the tasks need once and makes one item after another."""
+
+    def __init__(self, arguments: argparse.Namespace, system: System, tasks: list[Task]) -> None:
         self.arguments, self.system = arguments, system
-        self.pipeline = load_pipeline(arguments, system)
+        asking = all((arguments.preset or task.preset) == UNDERSTANDING for task in tasks)
+        self.pipeline: Pipeline | None = None if asking else load_pipeline(arguments, system)
+        self.engine = load_text_encoder(arguments, system) if self.pipeline is None else self.pipeline.engine
 
     def make(self, task: Task) -> Path:
         """Generate one item; return the file. Its sidecar is written last, so that it vouches for the file."""
-        from torch import __version__ as torch_version
+        if (self.arguments.preset or task.preset) == UNDERSTANDING:
+            return self.answer(task)
         from tqdm import tqdm
 
-        from ..media.output import write_image, write_text, write_video
+        from ..media.output import write_image, write_video
 
         started = time.perf_counter()
         request, thought = self.reworded(self.request(task), task)
@@ -183,16 +236,48 @@ class _Generator:
             write_image(file, frames[0], settings)
         else:
             write_video(file, frames, self.system.frame_rate, settings)
+        self.record(file, task, settings, started, **({} if thought is None else {"thought": asdict(thought)}))
+        return file
+
+    def record(self, file: Path, task: Task, settings: dict[str, Any], started: float, **more: Any) -> None:
+        """Write the sidecar of `file`, which was begun at `started` by `time.perf_counter`."""
+        from torch import __version__ as torch_version
+
+        from ..media.output import write_text
+
+        device = self.engine.device if self.pipeline is None else self.pipeline.device
         record = {
             "file": file.name,
             "asked": _asked(task, self.arguments),
             "settings": settings,
-            **({} if thought is None else {"thought": asdict(thought)}),
+            **more,
             "files": {name: str(path) for name, path in given_files(self.arguments).items()},
-            "machine": {"device": str(self.pipeline.device), "dtype": self.arguments.dtype, "torch": torch_version},
+            "machine": {"device": str(device), "dtype": self.arguments.dtype, "torch": torch_version},
             "seconds": round(time.perf_counter() - started, 2),
         }
         write_text(file.with_suffix(".json"), json.dumps(record, indent=2, ensure_ascii=False))
+
+    def answer(self, task: Task) -> Path:
+        """Ask the text encoder the task's question; return the file of its answer, which is printed too."""
+        import torch
+        from tqdm import tqdm
+
+        from ..encoder.encode import encode_visuals
+        from ..encoder.understand import ask, usual_sampling
+        from ..media.output import write_text
+
+        started, arguments, engine = time.perf_counter(), self.arguments, self.engine
+        references = prepare_question(self.system, *_opened(task), arguments.frames, arguments.area)
+        working = nullcontext() if self.pipeline is None else self.pipeline.resident(engine.model)
+        most = usual_sampling(self.system).max_new_tokens
+        with working, torch.inference_mode(), tqdm(total=most, desc="  answering", unit="token", leave=False) as bar:
+            visuals = encode_visuals(engine, references, self.system.vision, understanding=True)
+            text = ask(engine, self.system, task.prompt, visuals, on_token=lambda done: bar.update(done - bar.n))
+        print(f"  answer: {text}", flush=True)
+        file = arguments.out / f"{task.index}.txt"
+        write_text(file, text + "\n")
+        settings = {"task": UNDERSTANDING, "prompt": task.prompt, "system": self.system.name, "vino": __version__}
+        self.record(file, task, settings, started, answer=text)
         return file
 
     def reworded(self, request: Request, task: Task) -> tuple[Request, Thought | None]:
@@ -230,25 +315,24 @@ class _Generator:
 
     def request(self, task: Task) -> Request:
         """The full request of a task: its preset, what the references decide, what the flags override."""
-        from ..media.images import read_image
-        from ..media.references import Clip
         from ..request import Request
 
         arguments, system = self.arguments, self.pipeline.system
         name = arguments.preset or task.preset
         preset = get_preset(system, name)
-        frames = arguments.frames or preset.frames
+        frames = preset.frames if arguments.frames is None else arguments.frames
         height, width = arguments.height or preset.height, arguments.width or preset.width
         references = prepare_references(
             system,
             name,
-            [read_image(path) for path in task.images],
-            [Clip(path) for path in task.videos],
+            *_opened(task),
             frames,
             None if height is None or width is None else (height, width),
             arguments.area,
         )
         height, width, frames = target_size(preset, references, frames)
+        if arguments.frames not in (None, frames):
+            print(f"  the video decides the length: {frames} frames, not {arguments.frames}", flush=True)
         negative = next(text for text in (arguments.negative, task.negative, preset.negative) if text is not None)
         seed = task.seed if task.seed is not None else arguments.seed
         request = Request(
@@ -266,6 +350,7 @@ class _Generator:
             base_image=task.base_image,
             posterior=arguments.posterior,
             task=name,
+            tags=task.tags,
         )
         given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}
         return replace(request, **{**given, "frames": frames})

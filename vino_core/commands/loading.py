@@ -12,6 +12,7 @@ from ..systems import SYSTEMS, expect_system, get_system
 from ..systems.base import System
 
 if TYPE_CHECKING:
+    from ..encoder.transformers_engine import TransformersEngine
     from ..pipeline import Pipeline
 
 PARTS = ("model", "tokens", "text_encoder", "vae")
@@ -68,7 +69,7 @@ def choose_system(arguments: argparse.Namespace) -> System:
     Where --model is a folder of all files, those of them that have no option of their own are written into
     `arguments`. Raises InputError when one is missing, or when the model file cannot be read.
     """
-    from ..checkpoints.files import made_for
+    from ..checkpoints.files import made_for, open_model
 
     folder = arguments.model
     whole = (folder / "model.safetensors").is_file()
@@ -81,11 +82,21 @@ def choose_system(arguments: argparse.Namespace) -> System:
         if getattr(arguments, name) is None and whole and (path.exists() or not optional):
             setattr(arguments, name, path)
         if getattr(arguments, name) is None and not optional:
+            open_model(arguments.model)  # what is no model tells nothing about the files that belong to it
             names = ", ".join(f"{part}.safetensors" for part in PARTS)
             raise InputError(
                 f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}."
             )
     return system.for_tokens(arguments.tokens)
+
+
+def load_text_encoder(arguments: argparse.Namespace, system: System) -> TransformersEngine:
+    """The text encoder alone, of the options above. Raises InputError as `load_pipeline` does."""
+    from ..encoder.transformers_engine import load_engine
+
+    device, dtype, _ = _placement(arguments)
+    _expect_own("text_encoder", arguments.text_encoder, system)
+    return load_engine(arguments.text_encoder, dtype, device)
 
 
 def standing(folder: Path, name: str, system: System) -> Path:
@@ -102,24 +113,14 @@ def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
 
     Raises InputError for a device or files that cannot be used, and for files of another system.
     """
-    import torch
-
-    from ..checkpoints.files import check_variant, load_mmdit, load_tokens, read_metadata
+    from ..checkpoints.files import check_variant, load_mmdit, load_tokens
     from ..encoder.transformers_engine import load_engine
     from ..pipeline import Pipeline
     from ..vae import VAE
 
-    device = arguments.device or _best_device(torch)
-    _check_device(torch, device)
-    if device == "cpu":
-        keep_freed_memory()
-    dtype = getattr(torch, arguments.dtype)
-    home = "cpu" if arguments.offload else device
+    device, dtype, home = _placement(arguments)
     for name, path in given_files(arguments).items():
-        if path.suffix == ".safetensors":
-            owner = read_metadata(path).get("system", system.name)
-            if name != "vae" or owner != system.vae_of:
-                expect_system(owner, system, path)
+        _expect_own(name, path, system)
     tokens = None if arguments.tokens is None else load_tokens(arguments.tokens)
     check_variant(arguments.model, tokens)
     model, _ = load_mmdit(arguments.model, dtype, home, unnamed=system.name)
@@ -135,6 +136,27 @@ def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:
         device=device,
         offload=arguments.offload,
     )
+
+
+def _placement(arguments: argparse.Namespace) -> tuple[str, Any, str]:
+    """Where to compute, the torch.dtype, and where parts stay while they do not work."""
+    import torch
+
+    device = arguments.device or _best_device(torch)
+    _check_device(torch, device)
+    if device == "cpu":
+        keep_freed_memory()
+    return device, getattr(torch, arguments.dtype), "cpu" if arguments.offload else device
+
+
+def _expect_own(name: str, path: Path, system: System) -> None:
+    """Raise InputError when the file (one of PARTS) says that it was made for another system."""
+    from ..checkpoints.files import read_metadata
+
+    if path.suffix == ".safetensors":
+        owner = read_metadata(path).get("system", system.name)
+        if name != "vae" or owner != system.vae_of:
+            expect_system(owner, system, path)
 
 
 def _best_device(torch: Any) -> str:

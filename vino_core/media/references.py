@@ -184,6 +184,6 @@ def prepared_size(width: int, height: int, area: int, unit: int, name: str) -> t
     if 0 in crop_to_unit(*size, unit):
         raise InputError(
             f"{name}: {width} x {height} pixels is too narrow. Scaled to {area} pixels its shorter side would be less "
-            f"than {unit}: crop it to a more even shape."
+            f"than {unit}: crop it to a more even shape, or scale it to a larger area."
         )
     return size

@@ -202,6 +202,8 @@ class System:
     """What its authors published, and how that is named."""
     area: int = 480 * 848
     """Target area in pixels of prepared references."""
+    question_area: int | None = None
+    """Area in pixels of what a question is about; None for `area`."""
     unit: int = 16
     vae_stride: Grid = (4, 8, 8)
     latent_channels: int = 16

@@ -228,6 +228,7 @@ _HIDDEN = System(
     learnable_tokens=0,
     published=PUBLISHED,
     area=_WIDER,
+    question_area=720 * 1280,
     max_frames=129,
     timestep_scale=1000.0,
     rounded_timestep=True,

@@ -77,6 +77,7 @@ VOGUE_TINY = replace(
     negative_image="",
     negative_video="",
     area=VINO_TINY.area,
+    question_area=None,
     max_frames=VINO_TINY.max_frames,
     frame_rate=VINO_TINY.frame_rate,
     thinking=_THINKING,
