@@ -24,7 +24,8 @@ TEXT_SCALE = {
     "step": 0.1,
     "round": 0.01,
     "tooltip": "How strongly the result follows the prompt rather than the negative prompt: 5 for pictures, 7 for "
-    "videos. At 1 or less the negative prompt is not computed at all, which VOGUE does not take.",
+    "videos; VOGUE: 5 to 7, see VINO Task Preset. At 1 or less the negative prompt is not computed at all, which VOGUE "
+    "does not take.",
 }
 IMAGE_SCALE = {
     "default": 1.0,
@@ -42,7 +43,7 @@ SHIFT = {
     "max": 100.0,
     "step": 0.1,
     "round": 0.01,
-    "tooltip": "How much of the run is spent at high noise: 5 for pictures, 7 for videos.",
+    "tooltip": "How much of the run is spent at high noise: 5 for pictures, 7 for videos; VOGUE: 7 for both.",
 }
 DENOISE = {
     "default": 1.0,
