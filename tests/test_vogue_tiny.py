@@ -96,11 +96,14 @@ def test_all_its_files_together_are_small_enough() -> None:
 
 
 def test_its_stages_are_those_of_the_tables() -> None:
+    """Stage 3 has their tasks, but weights near vino-tiny's, with which it is compared."""
     found = [load_config(ROOT / f"configs/vogue_tiny_stage{stage}.yaml") for stage in (1, 2, 3)]
     large = [load_config(ROOT / f"configs/vogue_stage{stage}.yaml") for stage in (1, 2, 3)]
     for run, published in zip(found, large, strict=True):
         weights = {name: task.weight for name, task in run.data.tasks.items() if task.weight}
-        assert weights == {name: task.weight for name, task in published.data.tasks.items()}
+        assert set(weights) == set(published.data.tasks)
+        if run.stage < 3:
+            assert weights == {name: task.weight for name, task in published.data.tasks.items()}
         assert set(run.train) == set(published.train)
         assert run.files.vae == "models/vino-tiny/vae.safetensors"
     assert "tv2v" in found[2].data.tasks, "what is tested without having been taught can be taught by one setting"
