@@ -349,3 +349,28 @@ def test_a_file_that_is_no_model_is_named_first(
     assert main(["generate", *map(str, named), "--text-encoder", str(files / "qwen")]) == 1
     message = capsys.readouterr().err
     assert f"{name}: not a model that loads here" in message and "vino convert" in message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--image", "nowhere.png"), "there is no file 'nowhere.png'. Check the paths at --image and --video"),
+        (("--video", "nowhere.mp4"), "there is no file 'nowhere.mp4'"),
+        (("--image", PICTURE) * 17, "task 'multiid' takes 1 to 16 picture(s) and 0 video(s), not 17 and 0"),
+        (("--preset", "t2v", "--image", PICTURE), "task 't2v' takes 0 picture(s) and 0 video(s), not 1 and 0"),
+        (("--text-scale", 1), "text_scale is 1.0; vogue takes values above 1 only"),
+        (("--width", 60, "--height", 48), "The nearest is 64 x 48"),
+        (("--preset", "multiid", "--base-image", *("--image", PICTURE) * 2), "Choose the task i+i2i_edit"),
+    ],
+)
+def test_one_request_is_checked_before_weights_are_loaded(
+    files: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[object, ...],
+    message: str,
+) -> None:
+    monkeypatch.setattr("vino_core.commands.generate.load_pipeline", lambda *_: pytest.fail("weights are loaded"))
+    assert drawn(files, tmp_path, "--prompt", "x", *words) == 1
+    assert message in capsys.readouterr().err

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
+from ..branches import check_base_image, check_scales, check_tags
 from ..errors import InputError
 from ..media.output import check_folder
-from ..media.sizing import check_frames
+from ..media.sizing import check_frames, check_size
 from ..systems import THINKING, check_thinking, get_thinking
 from ..systems.base import System
 from ..tasks import UNDERSTANDING, Task, get_preset, load_tasks, prepare_question, prepare_references, target_size
@@ -94,6 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         tasks = [replace(task, tags=True) for task in tasks]
     for task in tasks:
         _check_thinking(task, arguments, system)
+    if arguments.tasks is None:
+        _check_single(tasks[0], arguments, system)
     todo = [task for task in tasks if not _done(task, arguments)]
     print(f"{len(tasks) - len(todo)} of {len(tasks)} done already" if len(todo) < len(tasks) else f"{len(tasks)} to do")
     if not todo:
@@ -127,6 +130,22 @@ def _single(arguments: argparse.Namespace, system: System) -> Task:
     index = f"{time.strftime('%Y%m%d-%H%M%S')}_{name}"
     images, videos = tuple(arguments.image), tuple(arguments.video)
     return Task(index, name, arguments.prompt, images, videos, arguments.base_image)
+
+
+def _check_single(task: Task, arguments: argparse.Namespace, system: System) -> None:
+    """Raise InputError for a request that cannot be made, as far as that is known before minutes of loading. Of a task
+    list such items fail alone."""
+    for path in task.missing:
+        raise InputError(f"there is no file '{path}'. Check the paths at --image and --video.")
+    if task.preset != UNDERSTANDING:
+        system.arrange(task.preset, len(task.images), len(task.videos))
+        if task.base_image and task.images:
+            check_base_image(system, task.preset, len(task.images), len(task.videos))
+    if arguments.text_scale is not None:
+        check_scales(system, arguments.text_scale)
+    if arguments.width is not None and arguments.height is not None:
+        check_size(arguments.width, arguments.height, system.unit)
+    check_tags(system, task.tags)
 
 
 def _check_thinking(task: Task, arguments: argparse.Namespace, system: System) -> None:
