@@ -24,7 +24,7 @@ _INSTRUCTIONS = {
     "i+v2v_edit": "Change the video. ",
 }
 
-# Word for word as the text encoder is trained on them (tools/tiny/vlm_thinking.py).
+# Word for word as the text encoder is trained on them (tools/tiny/vlm_drawings.py).
 _THINKING = {
     "annotated": Thinking(
         task="i2v",
