@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -187,6 +188,25 @@ def test_without_any_head_the_error_says_what_to_do(tmp_path: Path, monkeypatch:
             assert torch.isfinite(engine.decode(x, positions)[0]).all()
             with pytest.raises(error(), match=rf"clip: .*{reason}.*{what_to_do}"):
                 engine.generate(x, positions)
+
+
+def test_of_a_tied_file_the_embedding_is_the_head(tmp_path: Path) -> None:
+    """As of vogue-tiny, which leaves the head out to be small."""
+    tensors, metadata = vogue_text_encoder(VOGUE_GOLDENS)
+    tied = json.dumps({**json.loads(metadata["config"]), "tie_word_embeddings": True})
+    embedding = tensors["model.embed_tokens.weight"]
+    made = {}
+    for name, head, config in (
+        ("whole", {"lm_head.weight": embedding.clone()}, metadata["config"]),
+        ("tied", {}, tied),
+    ):
+        weights = {key: value for key, value in tensors.items() if key != "lm_head.weight"} | head
+        save_file(weights, tmp_path / f"{name}.safetensors", {**metadata, "config": config})
+        made[name] = answer(load(tmp_path / f"{name}.safetensors"))
+    (ids, logits), (wanted, first) = made["tied"], made["whole"]
+    assert ids == wanted and first.abs().max() > 0.1
+    # ComfyUI keeps a head that is a weight of its own in the model's precision.
+    torch.testing.assert_close(logits, first, atol=0.01 * float(first.abs().max()), rtol=0)
 
 
 def test_a_head_that_cannot_be_used_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,13 @@ A miniature that is not trained yet runs with random weights.
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from comfy_server import ComfyServer
+from drawings import drawn, workflow_of
 from miniature import TINY_VINO, TINY_VOGUE
 from safetensors.torch import load_file
 from server_graphs import node_id, nodes, with_latent
@@ -46,14 +47,22 @@ RUNS = (
     ToyRun("vogue_think_annotated", "t2v", "one sprite"),
     ToyRun("vogue_think_canvas", "t2v", "one sprite"),
 )
-PICTURES = [ToyRun("vino_text_to_image", "t2i", "one sprite"), ToyRun("vino_text_to_image", "t2i", "two sprites")]
-EACH, FOLLOWED = 6, 0.6
+EACH = 4
+ASKED = {
+    "VINO draws": (
+        ToyRun("vino_text_to_image", "t2i", "one sprite"),
+        ToyRun("vino_text_to_image", "t2i", "two sprites"),
+    ),
+    "VINO edits": (ToyRun("vino_edit_image", "ti2i", "recolour"), ToyRun("vino_edit_video", "tv2v", "remove")),
+}
+LEAST = {"VINO draws": 6, "VINO edits": 4}
+"""Results that must be as asked, of EACH of both runs. There were 8 and 6; random weights reach none."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def miniatures(server: ComfyServer) -> None:
     TINY_VINO.write(server.models)
-    if TINY_VOGUE.folder.is_dir():
+    if TINY_VOGUE.is_trained:
         TINY_VOGUE.write(server.models)
     else:
         write_tiny_vogue_weights(server.models, system=TINY_VOGUE.system, names=TINY_VOGUE.files, told=True)
@@ -103,12 +112,36 @@ def test_workflow_runs(server: ComfyServer, tmp_path: Path, run: ToyRun) -> None
     assert sorted(again.cached) == sorted(graph), "an unchanged graph ran again"
 
 
-def test_it_does_what_it_is_asked(server: ComfyServer, tmp_path: Path) -> None:
-    """Far less than it reaches: whole runs through the server, not a measurement (that is `vino eval toy`)."""
-    followed = []
-    for run in PICTURES:
-        for toy, _ in zip(run.examples(), range(EACH), strict=False):
+@pytest.mark.parametrize("name", ASKED)
+def test_it_does_what_it_is_asked(server: ComfyServer, tmp_path: Path, name: str) -> None:
+    """Less than it reaches: whole runs through the server, not a measurement (that is `vino eval toy`)."""
+    followed = {}
+    for run in ASKED[name]:
+        for toy in islice(run.examples(), EACH):
             files = [server.upload(path) for path in run.write_inputs(toy.example, tmp_path)]
             (file,) = server.run(run.graph(toy.example, files)).files()
-            followed.append(score(torch.from_numpy(read_saved(file).frames.copy()), toy).followed)
-    assert np.mean(followed) >= FOLLOWED
+            followed[toy.example.id] = score(torch.from_numpy(read_saved(file).frames.copy()), toy).followed
+    assert sum(followed.values()) >= LEAST[name], followed
+
+
+@pytest.mark.skipif(not TINY_VOGUE.is_trained, reason="vogue-tiny is not trained yet")
+@pytest.mark.parametrize(("kind", "least"), [("canvas", 3), ("annotated", 2)])
+def test_it_reads_what_is_drawn(server: ComfyServer, tmp_path: Path, kind: str, least: int) -> None:
+    """Thinking mode through the nodes: of five drawings, so many plans and prompts tell the subject and its motion."""
+    workflow, plans, prompts = workflow_of(kind), [], []
+    for one in drawn(kind, 5):
+        files = [server.upload(path) for path in workflow.write_inputs(one.toy.example, tmp_path)]
+        graph = workflow.graph(one.toy.example, files)
+        thinking = node_id(graph, "VINOThink")
+        result = server.run(graph)
+        shown = {
+            node["inputs"]["source"][1]: name for name, node in graph.items() if node["class_type"] == "PreviewAny"
+        }
+        plans.append((one.in_plan(result.text(shown[0])), result.text(shown[0])))
+        prompts.append((one.in_prompt(result.text(shown[1])), result.text(shown[1])))
+        (encoder,) = nodes(graph, "VINOEncoder")
+        assert encoder["prompt"] == [thinking, 1], "what it thinks is not what is drawn"
+        (file,) = result.files(node_id(graph, "SaveVideo"))
+        assert read_saved(file).frames.shape == one.toy.example.target.shape
+    assert sum(right for right, _ in plans) >= least, plans
+    assert sum(right for right, _ in prompts) >= least, prompts

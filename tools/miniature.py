@@ -34,6 +34,11 @@ class Miniature:
         return ROOT / "models" / self.system.name
 
     @property
+    def is_trained(self) -> bool:
+        """Whether all of its own files are there."""
+        return all((self.folder / f"{name}.safetensors").is_file() for name in self.files)
+
+    @property
     def files(self) -> dict[str, str]:
         """Where each of its own files goes below ComfyUI's models folder, by its name in `folder`."""
         stem, family = self.system.name.replace("-", "_"), self.kit.system.name

@@ -1,10 +1,13 @@
 """The layer with which Qwen2.5-VL writes text, where ComfyUI left it out: from the file that the CLIP was loaded from.
 
-Core builds Qwen2.5-VL without it, as pictures are made without it, and passes over `lm_head.weight` in the file.
+Core builds Qwen2.5-VL without it, as pictures are made without it, and passes over `lm_head.weight` in the file. A file
+whose config says that it is tied has none: its word embedding is the head too.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,6 +19,7 @@ from ...vino_core.checkpoints.sources import Checkpoint
 from ...vino_core.errors import InputError
 
 _NAMES = ("lm_head.weight", "model.lm_head.weight")
+_EMBEDDINGS = ("model.language_model.embed_tokens.weight", "model.embed_tokens.weight")
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 _ADVICE = (
     "Load it with VINO Text Encoder Loader, from a file that holds lm_head.weight: Qwen's own weights do, and what "
@@ -44,7 +48,8 @@ def read_head(clip: CLIP, title: str, shape: tuple[int, int]) -> Tensor:
             f"not tell from which file. {_ADVICE}"
         )
     checkpoint = Checkpoint([path])
-    name = next((name for name in _NAMES if name in checkpoint.tensors), None)
+    names = (*_NAMES, *_EMBEDDINGS) if _is_tied(checkpoint.metadata) else _NAMES
+    name = next((name for name in names if name in checkpoint.tensors), None)
     if name is None:
         raise InputError(
             f"clip: '{path}' holds {title} without the layer that writes text (lm_head.weight), so it can condition a "
@@ -57,3 +62,11 @@ def read_head(clip: CLIP, title: str, shape: tuple[int, int]) -> Tensor:
             f"of a text encoder from Load CLIP it is read as fp32, fp16 or bf16 {list(shape)}. {_ADVICE}"
         )
     return checkpoint.read(name)
+
+
+def _is_tied(metadata: Mapping[str, str]) -> bool:
+    """Whether the config that a file carries says that the word embedding is the head."""
+    try:
+        return json.loads(metadata.get("config", "{}")).get("tie_word_embeddings") is True
+    except (json.JSONDecodeError, AttributeError):
+        return False
