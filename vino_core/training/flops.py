@@ -27,7 +27,8 @@ class ForwardCost:
         both = [part for block in single for part in (block.linear1, block.linear2)]
         # Modulation is computed once a sample.
         text = [*both, model.txt_in.input_embedder]
-        text += [part for block in model.txt_in.individual_token_refiner.blocks for part in (block.self_attn, block.mlp)]
+        refiner = model.txt_in.individual_token_refiner.blocks
+        text += [part for block in refiner for part in (block.self_attn, block.mlp)]
         text += [part for block in double for part in (block.txt_attn, block.txt_mlp)]
         visual = [*both, model.img_in, model.final_layer.linear]
         visual += [part for block in double for part in (block.img_attn, block.img_mlp)]
