@@ -29,8 +29,10 @@ def systems_page(miniatures: Sequence[System], reports: Reports, race: Race) -> 
     return "\n".join(parts)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: bool = False) -> list[str]:
+    """`numbers`: whether all cells but the first of a row are such."""
+    rule = ["---", *["---:" if numbers else "---"] * (len(head) - 1)]
+    return [f"| {' | '.join(row)} |" for row in (head, rule, *rows)]
 
 
 def _advice(vino: Costs, vogue: Costs) -> str:
@@ -52,10 +54,10 @@ def _advice(vino: Costs, vogue: Costs) -> str:
          "Its thinking mode reads the drawing, writes a plan and a prompt, and shows you both."),
         ("the longest clips", "VOGUE",
          f"{other.max_frames} frames, {seconds['vogue']}; VINO {one.max_frames}, {seconds['vino']}."),
-        ("a clip from text soon", "VOGUE",
+        ("a clip from text, soon", "VOGUE",
          f"{_minutes(faster)} against {_minutes(slower)} by the count below: {faster.steps} steps for {faster.frames} "
          f"frames, not {slower.steps} for {slower.frames}."),
-        ("an edited clip soon", "VINO",
+        ("an edited clip, soon", "VINO",
          f"{_minutes(edits[0])} against {_minutes(edits[1])}: {edits[0].branches} passes a step and {edits[0].frames} "
          f"frames, not {edits[1].branches} and {edits[1].frames}."),
         ("the smaller download", "VINO",
@@ -164,7 +166,7 @@ def _variants(system: System, fact: Callable[[System], object]) -> str:
 def _work(costs: Sequence[Costs]) -> str:
     rows = [(job.title, *(cell for each in costs for cell in _worth(each.of(job)))) for job in JOBS]
     names = [each.system.name.upper() for each in costs]
-    head = ["", *(cell for name in names for cell in (f"{name}: steps x passes", "tokens", "PFLOP", "a frame"))]
+    head = ["", *(cell for name in names for cell in (f"{name}: steps x passes", "tokens", "PFLOP", "per frame"))]
     lines = [
         "## Work of one generation",
         "",
@@ -174,7 +176,7 @@ def _work(costs: Sequence[Costs]) -> str:
         f"passes together, then each frame's share of them. On a card that sustains {RATE} TFLOP/s, 100 PFLOP take "
         f"{100e15 / (RATE * 1e12) / 60:.1f} minutes. Text encoder and VAE come on top.",
         "",
-        *_table(head, rows),
+        *_table(head, rows, numbers=True),
         "",
     ]
     return "\n".join(lines)
@@ -212,7 +214,7 @@ def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
     if settings["image_scale"] > 1:
         guidance += f", image guidance {settings['image_scale']:g}"
     weights = " and ".join(f"{name}'s transformer has {race.weights[name] / 1e6:.1f} million weights" for name in names)
-    head = ("", "examples", *(cell for name in names for cell in (f"{name}: followed", "all of it", "time")))
+    head = ("", "examples", *(cell for name in names for cell in (f"{name}: followed", "all of it", "seconds")))
     lines = [
         "## The miniatures, side by side",
         "",
@@ -226,10 +228,13 @@ def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
         "",
         "*followed*: everything that the words ask for is there, in percent of the examples, with its 95% interval. "
         "*all of it*: besides, subjects look like their references, and the rest was left alone. **Bold**: the better "
-        "one, where the intervals do not overlap. *time*: of one result, made alone, both systems in turn, on "
+        "one, where the intervals do not overlap. *seconds*: for one result, made alone, both systems in turn, on "
         f"{race.machine}.",
         "",
-        *_table(head, [_scored(task, names, reports, race) for task in tasks]),
+        "vogue-tiny was taught to edit pictures, and videos with a reference, but never a video alone: that row tells "
+        "what carries over.",
+        "",
+        *_table(head, [_scored(task, names, reports, race) for task in tasks], numbers=True),
         "",
     ]
     if alone:
@@ -251,7 +256,7 @@ def _scored(task: str, names: Sequence[str], reports: Reports, race: Race) -> li
     for number, name in enumerate(names):
         seconds = race.seconds[name].get(task)
         cells += [rates["followed"][number], rates["passed"][number]]
-        cells.append(NOTHING if seconds is None else f"{seconds:.2f} s")
+        cells.append(NOTHING if seconds is None else f"{seconds:.2f}")
     return cells
 
 
