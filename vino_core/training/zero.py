@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import shutil
+import sysconfig
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -71,6 +73,8 @@ def spread_by_deepspeed(
     if team.device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         os.environ.setdefault("DS_IGNORE_CUDA_DETECTION", "1")
+    if shutil.which("ninja") is None:  # pip puts it beside python, whose folder need not be on PATH
+        os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), sysconfig.get_path("scripts")])
     try:
         import deepspeed
     except ImportError as error:
