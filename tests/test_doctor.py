@@ -22,7 +22,9 @@ from vino_core.cli import main
 from vino_core.config import ConnectorConfig
 from vino_core.doctor import packages
 from vino_core.doctor.inventory import FOLDERS, missing_kinds, take_inventory, width_conflicts
-from vino_core.doctor.memory import JOBS, activation_bytes, parameters, tokens, verdict
+from vino_core.doctor.memory import activation_bytes, parameters, tokens, verdict
+from vino_core.systems import SYSTEMS
+from vino_core.systems.base import Job
 from vino_core.systems.vino import VINO
 from vino_core.systems.vogue import VOGUE
 
@@ -113,9 +115,10 @@ def test_missing_and_old_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     remedies = {state.name: state.remedy for state in packages.check_packages() if state.remedy}
     assert remedies.keys() == {"transformers", "diffusers"}
     assert all("'.[headless]'" in remedy for remedy in remedies.values())
-    versions["torch"] = None
-    assert main(["doctor"]) == 0
-    assert "not examined before the packages" in capsys.readouterr().out
+    for name in ("torch", "av"):
+        monkeypatch.setattr(packages, "_installed", {**versions, name: None}.get)
+        assert main(["doctor"]) == 0
+        assert "not examined before the packages" in capsys.readouterr().out
 
 
 def test_requirements_are_those_of_the_project_file() -> None:
@@ -135,18 +138,33 @@ def test_memory_of_the_published_model() -> None:
     unused = published["transformer.time_text_embed.text_embedder (allocated, never used)"]
     connectors = published["mm_encoder.connector"] + published["mm_encoder.connector_vae_branch"]
     assert parameters(VINO.mmdit) == published["transformer."] - unused + connectors
-    plain, edit = (job for job in JOBS["vino"] if job.name in ("picture 640x640", "video edit 848x480, 81 frames"))
+    plain, edit = (job for job in VINO.jobs if job.name in ("picture 640x640", "video edit 848x480, 81 frames"))
     assert tokens(plain, VINO) == 40 * 40 + 512
+    assert tokens(edit, VINO) == 2 * 21 * 30 * 53 + 2 + 512 + 4 * 588
     assert activation_bytes(edit, VINO, VINO.mmdit) > 10 * activation_bytes(plain, VINO, VINO.mmdit)
 
 
 def test_memory_of_vogue() -> None:
     published = json.loads((VOGUE_GOLDENS / "manifest_full.json").read_text())
     assert parameters(VOGUE.mmdit) == published["transformer_total_params"]
-    jobs = {job.name: tokens(job, VOGUE) for job in JOBS["vogue"]}
+    jobs = {job.name: tokens(job, VOGUE) for job in VOGUE.jobs}
     assert jobs["picture 832x480"] == 30 * 52 + 512
     frame = 30 * 53
-    assert jobs["video edit 848x480, 129 frames"] == 2 * 33 * frame + 512 + 2400
+    assert jobs["video edit 848x480, 129 frames"] == 2 * 33 * frame + 512 + 522
+    (edit,) = (job for job in VOGUE.jobs if job.videos)
+    assert tokens(edit, VOGUE.for_tokens(512)) == 2 * 33 * frame + 512
+
+
+def test_a_further_system_needs_no_word_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    job = Job("picture 96x96", 1, 96, 96)
+    published = replace(VOGUE.published, title="Third", hints=())
+    monkeypatch.setitem(SYSTEMS, "third", replace(VOGUE, name="third", jobs=(job,), published=published))
+    assert main(["doctor", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["needs"]["rows"]
+    assert list(dict.fromkeys(row["system"] for row in rows)) == ["VINO", "VOGUE (UniVideo)", "Third"]
+    assert [(row["job"], row["tokens"]) for row in rows if row["system"] == "Third"] == [(job.name, 36 + 512)] * 2
 
 
 def vogue_folder(root: Path, queries: bool) -> Path:

@@ -110,6 +110,16 @@ def asks_which_system(tree: ast.AST) -> list[Finding]:
     return found
 
 
+def keyed_by_system(tree: ast.AST) -> list[Finding]:
+    """Dictionaries with the literal names of several systems among their keys."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            names = {key.value for key in node.keys if isinstance(key, ast.Constant)} & SYSTEMS.keys()
+            found += [(node.lineno, f"has an entry for each of {sorted(names)}")] if len(names) > 1 else []
+    return found
+
+
 def calls_unsafe(tree: ast.AST) -> list[Finding]:
     found = []
     for node in ast.walk(tree):
@@ -155,7 +165,9 @@ def test_nodes_hold_no_mathematics() -> None:
 
 
 def test_only_systems_know_which_system_it_is() -> None:
-    check(asks_which_system, [path for path in SHIPPED if "systems" not in path.relative_to(ROOT).parts])
+    outside = [path for path in SHIPPED if "systems" not in path.relative_to(ROOT).parts]
+    check(asks_which_system, outside)
+    check(keyed_by_system, outside)
 
 
 def test_nothing_unsafe_is_called() -> None:
@@ -188,6 +200,7 @@ def test_files_are_short() -> None:
         (asks_which_system, "if model.system.name in names: pass"),
         (asks_which_system, f"ok = entry == {next(iter(SYSTEMS))!r}"),
         (asks_which_system, "match request.system:\n    case 1: pass"),
+        (keyed_by_system, f"jobs = {dict.fromkeys(SYSTEMS, 1)}"),
         (calls_unsafe, "eval(text)"),
         (calls_unsafe, "torch.load(path)"),
         (calls_unsafe, "subprocess.run(text, shell=True)"),
@@ -205,6 +218,7 @@ def test_rules_see_what_they_forbid(rule: Callable[[ast.Module], list[Finding]],
         (imports_lazy_packages_early, "if TYPE_CHECKING:\n    import transformers"),
         (does_mathematics, "@decorator\ndef f():\n    return size * 2"),
         (asks_which_system, "if system is None or filesystem == 3: pass"),
+        (keyed_by_system, "metadata = {**others, 'vino': 1, 'a': 2}"),
         (calls_unsafe, "model.eval()\ntorch.load(path, weights_only=True, mmap=True)"),
     ],
 )

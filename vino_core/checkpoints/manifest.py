@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from re import compile as regex
 
+from ..systems import SYSTEMS
 from .layouts import Shape
 
 _DATA = Path(__file__).resolve().parents[1] / "data"
@@ -84,12 +85,8 @@ def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Mismat
 
 _FAMILIES: tuple[tuple[str, str], ...] = (
     ("lora_", "a LoRA. Load it on top of a VINO model, with a LoRA loader"),
-    ("connector_vae_branch.mlp.0.weight", "a VINO model in ComfyUI's layout: it is converted already"),
-    ("qwen_project_in.norm_qwen.weight", "a VOGUE model in ComfyUI's layout: it is converted already"),
+    *(hint for system in SYSTEMS.values() for hint in system.published.hints),
     ("double_blocks.0.img_attn.qkv.weight", "HunyuanVideo or a relative of it, without VINO's connectors"),
-    ("mm_encoder.metaquery", "the published checkpoint of VINO: convert it with --system vino"),
-    ("qwen_project_in.ln.weight", "VOGUE's model.ckpt: convert it with --system vogue"),
-    ("mllm_backbone.", "VOGUE's mllm.ckpt: name model.ckpt with it"),
     ("transformer_blocks.0.attn.add_q_proj.weight", "a diffusers transformer (HunyuanVideo, Flux, ...), not VINO"),
     ("blocks.0.cross_attn.q.weight", "a Wan video model"),
     ("language_model.layers.0.self_attn.q_proj.weight", "a language model: a text encoder, not VINO"),
@@ -97,7 +94,6 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     ("decoder.up_blocks.0.resnets.0.conv1", "a VAE"),
     ("decoder.up.0.block.0.conv1", "a VAE"),
     ("input_blocks.0.0.weight", "a Stable Diffusion model"),
-    ("metaquery", "VINO's learnable tokens: they belong in models/embeddings"),
 )
 
 

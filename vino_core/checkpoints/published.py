@@ -32,6 +32,8 @@ class Published:
     files: tuple[OfficialFile, ...]
     marks: tuple[str, ...]
     """A checkpoint in which a name, as stored, begins with one of these is this system's."""
+    hints: tuple[tuple[str, str], ...]
+    """(part of a name, what a file with such a name is), for files of this system that are not what was asked for."""
     connectors: ConnectorNames
     pooled: int | None
     """Width of HunyuanVideo's pooled text where its unused embedder is published too; None where it was removed."""

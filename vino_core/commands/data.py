@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..systems import SYSTEMS, get_system
+from ..systems import DEFAULT, SYSTEMS, get_system
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,7 +141,7 @@ def _check(arguments: argparse.Namespace) -> int:
         if is_config:
             findings = check_config(load_config(path, arguments.set), arguments.full, show)
         else:
-            system = get_system(arguments.system or "vino")
+            system = get_system(arguments.system or DEFAULT)
             frames = system.max_frames if arguments.frames is None else arguments.frames
             area = system.area if arguments.area is None else arguments.area
             check_frames(frames)

@@ -13,7 +13,7 @@ from typing import Any
 from ..doctor.machine import Device, devices, memory, python_version
 from ..doctor.packages import PackageState, check_packages
 
-_NEEDED = ("torch", "numpy", "safetensors")
+_NEEDED = ("torch", "numpy", "safetensors", "av", "pillow")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,12 +51,12 @@ def _files(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _memory(device: Device) -> list[dict[str, Any]]:
-    from ..doctor.memory import JOBS, activation_bytes, parameters, tokens, verdict
-    from ..systems import get_system
+    from ..doctor.memory import activation_bytes, parameters, tokens, verdict
+    from ..systems import SYSTEMS
 
     available = device.total if device.free is None else device.free
     rows = []
-    for system, job in ((get_system(name), job) for name, jobs in JOBS.items() for job in jobs):
+    for system, job in ((each, job) for each in SYSTEMS.values() for job in each.jobs):
         activations = activation_bytes(job, system, system.mmdit)
         for dtype, width in (("bf16", 2), ("fp8", 1)):
             weights = parameters(system.mmdit) * width

@@ -9,52 +9,16 @@ fused attention); without fused attention the need grows with the square of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 
 from ..checkpoints.layouts import native_shapes
 from ..config import MMDiTConfig
-from ..systems.base import System
+from ..systems.base import Job, PixelLimits, System
 
 ROWS = 24
 TEXT_TOKENS = 512
-"""Assumed length of prompt plus learnable tokens."""
-IMAGE_TOKENS, VIDEO_TOKENS = 420, 2400
-"""Text-stream tokens of one reference picture and one reference video, at the sizes to which VINO prepares them. For
-VOGUE it is 522 for either, and none in its variant with learnable tokens."""
+"""Assumed length of prompt, labels and learnable tokens."""
 COMPUTE_BYTES = 2
-
-
-@dataclass(frozen=True)
-class Job:
-    """A generation: size of the target and number of references."""
-
-    name: str
-    frames: int
-    height: int
-    width: int
-    images: int = 0
-    videos: int = 0
-
-
-JOBS = {
-    "vino": (
-        Job("picture 640x640", 1, 640, 640),
-        Job("picture 640x640, 1 reference", 1, 640, 640, images=1),
-        Job("video 848x480, 49 frames", 49, 480, 848),
-        Job("video 848x480, 85 frames", 85, 480, 848),
-        Job("video 848x480, 81 frames, 3 references", 81, 480, 848, images=3),
-        Job("video edit 848x480, 81 frames", 81, 480, 848, videos=1),
-    ),
-    "vogue": (
-        Job("picture 832x480", 1, 480, 832),
-        Job("picture edit 832x480", 1, 480, 832, images=1),
-        Job("video 848x480, 61 frames", 61, 480, 848),
-        Job("video 832x480, 129 frames, 3 references", 129, 480, 832, images=3),
-        Job("video edit 848x480, 129 frames", 129, 480, 848, videos=1),
-    ),
-}
-"""Typical generations of each published system."""
 
 
 def parameters(config: MMDiTConfig) -> int:
@@ -70,8 +34,24 @@ def tokens(job: Job, system: System) -> int:
     picture = target // time if system.one_size else system.area // system.unit**2
     bounds = 0 if system.boundary_connector is None else 2
     references = job.images * (picture + bounds) + job.videos * (picture * time + bounds)
-    text = TEXT_TOKENS + job.images * IMAGE_TOKENS + job.videos * VIDEO_TOKENS
-    return target + references + text
+    return target + references + _text_tokens(job, system)
+
+
+def _text_tokens(job: Job, system: System) -> int:
+    """Length of the text stream where every picture and frame is as large as the VLM takes it."""
+    vision = system.vision
+    if system.prompt.keeps == "text" or not vision.shown:
+        return TEXT_TOKENS
+    pixels = (vision.patch * vision.merge) ** 2
+    picture = min(system.area, _most(vision.image_first, vision.image_second)) // pixels
+    frame = _most(vision.video_first, vision.video_second, vision.frames) // pixels
+    groups = -(-vision.frames // vision.temporal_patch)
+    return TEXT_TOKENS + job.images * picture + job.videos * frame * groups
+
+
+def _most(first: PixelLimits, second: PixelLimits | None, frames: int = 1) -> int:
+    """Pixels at most of a picture, or of one of `frames`, over which the second resize counts together."""
+    return first.max_pixels if second is None else min(first.max_pixels, second.max_pixels // frames)
 
 
 def activation_bytes(job: Job, system: System, config: MMDiTConfig) -> int:

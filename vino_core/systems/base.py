@@ -109,6 +109,18 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Job:
+    """A generation of which it matters what it needs: size of the target and number of references."""
+
+    name: str
+    frames: int
+    height: int
+    width: int
+    images: int = 0
+    videos: int = 0
+
+
+@dataclass(frozen=True)
 class Thinking:
     """How the VLM turns one kind of drawn picture into a prompt (VOGUE paper section 2.3): it writes a plan, and then,
     shown the plan, the prompt.
@@ -194,6 +206,8 @@ class System:
     presets: Mapping[str, Preset]
     training_tasks: Mapping[str, tuple[str, str]]
     """The presets that examples of a training task are: with one reference picture at most, and with several."""
+    jobs: tuple[Job, ...]
+    """Typical generations, whose memory `vino doctor` estimates; none for a system that fits anywhere."""
     negative_image: str
     negative_video: str
     learnable_tokens: int

@@ -8,7 +8,7 @@ from ..checkpoints.published import ConnectorNames, OfficialFile, Published
 from ..config import ConnectorConfig, MMDiTConfig
 from ..media.references import prepare_each
 from ..mmdit.packing import bounded_layout
-from .base import PixelLimits, Preset, PromptTemplate, System, VisionLimits, all_before
+from .base import Job, PixelLimits, Preset, PromptTemplate, System, VisionLimits, all_before
 
 NEGATIVE_IMAGE = (
     "low quality, blurry, low resolution, jpeg artifacts, noisy, bad anatomy, bad proportions, deformed face, "
@@ -96,6 +96,14 @@ VINO = System(
         # What the two proxy tasks of stages 1 and 2 show is placed as references are.
         **{task: ("ti2i", "ti2i") for task in ("reconstruct_image", "select_image")},
     },
+    jobs=(
+        Job("picture 640x640", 1, 640, 640),
+        Job("picture 640x640, 1 reference", 1, 640, 640, images=1),
+        Job("video 848x480, 49 frames", 49, 480, 848),
+        Job("video 848x480, 85 frames", 85, 480, 848),
+        Job("video 848x480, 81 frames, 3 references", 81, 480, 848, images=3),
+        Job("video edit 848x480, 81 frames", 81, 480, 848, videos=1),
+    ),
     negative_image=NEGATIVE_IMAGE,
     negative_video=NEGATIVE_VIDEO,
     learnable_tokens=256,
@@ -103,6 +111,11 @@ VINO = System(
         title="VINO",
         files=(OfficialFile("vino.ckpt"),),
         marks=("mm_encoder.",),
+        hints=(
+            ("connector_vae_branch.mlp.0.weight", "a VINO model in ComfyUI's layout: it is converted already"),
+            ("mm_encoder.metaquery", "the published checkpoint of VINO: convert it with --system vino"),
+            ("metaquery", "VINO's learnable tokens: they belong in models/embeddings"),
+        ),
         connectors=ConnectorNames("mm_encoder.", "norm_qwen"),
         pooled=768,
         vlm="mm_encoder.mm_encoder.",

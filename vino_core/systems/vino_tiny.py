@@ -41,6 +41,7 @@ VINO_TINY = replace(
         "paper": replace(_CLIP, image_scale=1.5),
         "paper_text": _CLIP,
     },
+    jobs=(),
     negative_image="",
     negative_video="",
     learnable_tokens=8,

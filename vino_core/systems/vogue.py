@@ -13,7 +13,7 @@ from ..config import ConnectorConfig, MMDiTConfig
 from ..errors import InputError
 from ..media.canvases import prepare_sequence
 from ..mmdit.packing import sequential_layout
-from .base import Arrangement, PixelLimits, Preset, PromptTemplate, System, VisionLimits
+from .base import Arrangement, Job, PixelLimits, Preset, PromptTemplate, System, VisionLimits
 from .vogue_thinking import ANNOTATED, CANVAS
 
 SYSTEM_PROMPT = (
@@ -148,6 +148,11 @@ PUBLISHED = Published(
     title="VOGUE (UniVideo)",
     files=(OfficialFile("model.ckpt", TRANSFORMER), OfficialFile("mllm.ckpt", _VLM, _VLM)),
     marks=("qwen_project_in.", f"{TRANSFORMER}qwen_project_in.", _VLM),
+    hints=(
+        ("qwen_project_in.norm_qwen.weight", "a VOGUE model in ComfyUI's layout: it is converted already"),
+        ("qwen_project_in.ln.weight", "VOGUE's model.ckpt: convert it with --system vogue"),
+        (_VLM, "VOGUE's mllm.ckpt: name model.ckpt with it"),
+    ),
     connectors=ConnectorNames(TRANSFORMER, "ln"),
     pooled=None,
     vlm=_VLM,
@@ -223,6 +228,13 @@ _HIDDEN = System(
         "tiv2v": ("i+v2v_edit", "i+v2v_edit"),
         "reconstruct_image": ("i2i_edit", "i2i_edit"),
     },
+    jobs=(
+        Job("picture 832x480", 1, 480, 832),
+        Job("picture edit 832x480", 1, 480, 832, images=1),
+        Job("video 848x480, 61 frames", 61, 480, 848),
+        Job("video 832x480, 129 frames, 3 references", 129, 480, 832, images=3),
+        Job("video edit 848x480, 129 frames", 129, 480, 848, videos=1),
+    ),
     negative_image=NEGATIVE,
     negative_video=NEGATIVE,
     learnable_tokens=0,

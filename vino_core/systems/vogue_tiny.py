@@ -74,6 +74,7 @@ VOGUE_TINY = replace(
     ),
     vision=replace(VOGUE.vision, image_first=_FRAME, video_first=_FRAME, frames=8, patch=16),
     presets={task: _preset(task, preset) for task, preset in VOGUE.presets.items()},
+    jobs=(),
     negative_image="",
     negative_video="",
     area=VINO_TINY.area,

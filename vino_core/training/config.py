@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ..errors import InputError
 from ..media.sizing import check_frames
+from ..systems import DEFAULT
 from .example import TASKS
 from .typed import build
 
@@ -193,7 +194,7 @@ class RunConfig:
     optimizer: Optimizer
     flow: Flow
     data: Data
-    system: str = "vino"
+    system: str = DEFAULT
     fresh: Fresh | None = None
     tokens: int | None = None
     seed: int = 0
