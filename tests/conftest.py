@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -31,9 +32,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show the end of the server's log under a failed test that used it."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show the end of the server's log under a failed test that used it; end where a command was told to end."""
     report = yield
+    told = 128 + signal.SIGTERM  # how `vino` leaves, while it runs in a test: without this the test would just fail
+    if call.excinfo is not None and call.excinfo.errisinstance(SystemExit) and call.excinfo.value.code == told:
+        pytest.exit(f"terminated in {item.nodeid}", returncode=told)
     comfyui = getattr(item, "funcargs", {}).get("server")
     if report.failed and isinstance(comfyui, ComfyServer):
         report.sections.append(("end of ComfyUI's log", comfyui.log()))

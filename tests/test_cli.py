@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import import_module
 
 import pytest
@@ -53,6 +55,23 @@ def test_mistakes_end_without_a_traceback(
     assert main(["doctor"]) == status
     error = capsys.readouterr().err
     assert message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("raised", [None, InputError("x"), RuntimeError("a defect")])
+def test_signals_are_left_as_they_were(raised: Exception | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    during = []
+
+    def work(_: object) -> int:
+        during.append(signal.getsignal(signal.SIGTERM))
+        if raised is not None:
+            raise raised
+        return 0
+
+    monkeypatch.setattr(doctor, "run", work)
+    before = signal.getsignal(signal.SIGTERM)
+    with suppress(RuntimeError):
+        main(["doctor"])
+    assert signal.getsignal(signal.SIGTERM) is before is not during[0]
 
 
 def test_other_errors_are_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
