@@ -125,8 +125,7 @@ class VINOEncoder(io.ComfyNode):
         prepared = references.for_system(system)
         counts = len(prepared.images), len(prepared.videos)
         check_tags(system, tags)
-        if base_image and prepared.images:
-            check_base_image(system, references.task_for(system), *counts)
+        check_base_image(system, base_image, references.task_for(system), *counts)
         preset = get_preset(system, references.task_for(system, base_image))
         # The negative prompt is encoded whatever the text scale: behind the shared references it costs little.
         negative_prompt = _negative_prompt(system, negative, preset)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import Numbers, config, exact, frozen, one_thread, parts, sources, tasks  # noqa: F401
+from training_runs import Numbers, Stopped, config, exact, frozen, one_thread, parts, sources, stop_at, tasks  # noqa: F401
 
 from vino_core.encoder.encode import BranchPrompt, append_tokens, encode_branches, encode_visuals
 from vino_core.errors import InputError
@@ -65,13 +65,6 @@ def test_the_numbers_are_those_of_a_run_that_encodes_in_every_step(tmp_path: Pat
 
 
 def test_it_resumes_exactly(tmp_path: Path) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop(step: int, steps: int, record: dict) -> None:
-        if step == 5:
-            raise Stopped
-
     def go(out: Path, report=None) -> None:
         run = lora_run(out)
         with Team(run.parallel) as team:
@@ -85,7 +78,7 @@ def test_it_resumes_exactly(tmp_path: Path) -> None:
     run = lora_run(tmp_path)
     examples = encoded(run, sources(run, length=3))
     go(tmp_path / "whole")
-    go(tmp_path / "part", stop)
+    go(tmp_path / "part", stop_at(5))
     assert len(read_record(tmp_path / "part")) == 5
     go(tmp_path / "part")
     assert exact(read_record(tmp_path / "part")) == exact(read_record(tmp_path / "whole"))

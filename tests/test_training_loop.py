@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from training_runs import Numbers, config, exact, one_thread, parts, sources, tasks, train  # noqa: F401
+from training_runs import Numbers, Stopped, config, exact, one_thread, parts, sources, stop_at, tasks, train  # noqa: F401
 
 from vino_core.checkpoints.files import load_mmdit, load_tokens, read_metadata
 from vino_core.errors import InputError
@@ -21,18 +21,6 @@ from vino_core.training.team import Team
 
 STEPS = 7
 MIXED = {"tasks": tasks("t2i", "ti2v", "tiv2v"), "batch": 2}
-
-
-class Stopped(Exception):
-    pass
-
-
-def stop_at(step: int):
-    def report(done: int, steps: int, record: dict) -> None:
-        if done == step:
-            raise Stopped
-
-    return report
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from training_runs import config, exact, one_thread, parts, sources, tasks, train  # noqa: F401
+from training_runs import Stopped, config, exact, one_thread, parts, sources, stop_at, tasks, train  # noqa: F401
 
 from vino_core.checkpoints.files import load_tokens
 from vino_core.errors import InputError
@@ -40,16 +40,9 @@ def test_only_factors_and_tokens_are_trained(tmp_path: Path) -> None:
 
 
 def test_a_lora_run_resumes_bit_for_bit_with_its_dropout(tmp_path: Path) -> None:
-    class Stopped(Exception):
-        pass
-
-    def report(step: int, steps: int, record: dict) -> None:
-        if step == 3:
-            raise Stopped
-
     whole = train(lora_run(tmp_path / "whole"))
     with pytest.raises(Stopped):
-        train(lora_run(tmp_path / "part"), report)
+        train(lora_run(tmp_path / "part"), stop_at(3))
     assert exact(train(lora_run(tmp_path / "part"))) == exact(whole)
     other = train(lora_run(tmp_path / "other", optimizer={"learning_rate": 2e-3}))
     assert exact(other) != exact(whole)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import config, exact, one_thread, parts, sources, tasks, train  # noqa: F401
+from training_runs import Stopped, config, exact, one_thread, parts, sources, stop_at, tasks, train  # noqa: F401
 
 from vino_core.errors import InputError
 from vino_core.training.config import RunConfig
@@ -19,10 +19,6 @@ MUON = {"learning_rate": 1e-3, "kind": "muon", "muon_rate": 4e-3, "warmup": 2}
 def muon(out: Path, **changes: object) -> RunConfig:
     settings = {"stage": 0, "train": ["mmdit", "plain_text"], "tokens": None, "optimizer": MUON}
     return config(out, **{**settings, "data": {"tasks": tasks("t2i")}, **changes})
-
-
-class Stopped(Exception):
-    pass
 
 
 def test_who_gets_which_optimizer_and_rate(tmp_path: Path) -> None:
@@ -40,13 +36,9 @@ def test_who_gets_which_optimizer_and_rate(tmp_path: Path) -> None:
 
 
 def test_a_stopped_run_goes_on_exactly(tmp_path: Path) -> None:
-    def stop(step: int, steps: int, record: object) -> None:
-        if step == 3:
-            raise Stopped
-
     whole = train(muon(tmp_path / "whole"))
     with pytest.raises(Stopped):
-        train(muon(tmp_path / "parts"), stop)
+        train(muon(tmp_path / "parts"), stop_at(3))
     assert exact(train(muon(tmp_path / "parts"))) == exact(whole)
 
 

@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from paths import ROOT
-from training_runs import FRESH, Numbers, config, exact, frozen, one_thread, parts, sources, tasks, train  # noqa: F401
+from training_runs import (  # noqa: F401
+    FRESH,
+    Numbers,
+    Stopped,
+    config,
+    exact,
+    frozen,
+    one_thread,
+    parts,
+    sources,
+    stop_at,
+    tasks,
+    train,
+)
 
 from vino_core.checkpoints.files import check_variant, load_mmdit, load_tokens, save_tokens
 from vino_core.errors import InputError
@@ -197,18 +210,10 @@ def test_a_shipped_stage_trains_goes_on_exactly_and_exports(tmp_path: Path, stag
     assert all(torch.equal(tensor, vlm[name]) for name, tensor in frozen("vogue")[0].model.named_parameters())
 
     stopped = replace(run, out=str(tmp_path / "stopped"))
-    with pytest.raises(InterruptedError):
-        train(stopped, _stop_at(7))
+    with pytest.raises(Stopped):
+        train(stopped, stop_at(7))
     assert exact(train(stopped)) == exact(rows)
     _sample(tmp_path / "whole" / "export", run)
-
-
-def _stop_at(step: int):
-    def report(done: int, steps: int, record: dict) -> None:
-        if done == step:
-            raise InterruptedError
-
-    return report
 
 
 def _sample(folder: Path, run) -> None:

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from data_files import pictures_folder
-from training_runs import Numbers, config, one_thread, parts, sources, tasks, train  # noqa: F401
+from training_runs import Numbers, Stopped, config, one_thread, parts, sources, stop_at, tasks, train  # noqa: F401
 
 from vino_core.errors import InputError
 from vino_core.sampling.schedule import shifted
@@ -32,18 +32,6 @@ from vino_core.training.sources import validation_sources
 from vino_core.training.team import Team
 
 VALIDATE = {"validate": 2, "validation_examples": 3}
-
-
-class Stopped(Exception):
-    pass
-
-
-def stop_at(wanted: int):
-    def report(step: int, steps: int, record: dict) -> None:
-        if step == wanted:
-            raise Stopped
-
-    return report
 
 
 def scalars_of(folder: Path) -> dict[str, dict[int, float]]:

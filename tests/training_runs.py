@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -157,6 +157,20 @@ def train(
     with Team(run.parallel) as team:
         Trainer(run, parts(run), given or sources(run), team, validation=sources(run)).train(report)
     return read_record(Path(run.out))
+
+
+class Stopped(Exception):
+    """What stops a run in `stop_at`."""
+
+
+def stop_at(step: int) -> Report:
+    """A report that stops the run after `step`."""
+
+    def report(done: int, steps: int, record: Mapping[str, Any]) -> None:
+        if done == step:
+            raise Stopped
+
+    return report
 
 
 def exact(rows: list[dict[str, Any]]) -> list[tuple[str, float, float]]:

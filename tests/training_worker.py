@@ -30,7 +30,7 @@ import accelerate  # noqa: E402, F401
 import transformers.models.qwen3_vl.modeling_qwen3_vl  # noqa: E402, F401
 from diffusers import AutoencoderKLHunyuanVideo  # noqa: E402, F401
 from torch import Tensor  # noqa: E402
-from training_runs import config, frozen, parts, sources, tasks  # noqa: E402
+from training_runs import Stopped, config, frozen, parts, sources, stop_at, tasks  # noqa: E402
 
 from vino_core.errors import InputError  # noqa: E402
 from vino_core.training import loop as loop_module  # noqa: E402
@@ -65,19 +65,10 @@ def train(out: Path, mode: str = "ddp", report: Callable | None = None, watch: d
         (out / f"asked_{team.rank}.json").write_text(json.dumps(drawn))
 
 
-class Stopped(Exception):
-    pass
-
-
 def stopped_and_resumed(out: Path, mode: str) -> None:
     """Stopped between two checkpoints, then continued."""
-
-    def report(step: int, steps: int, record: dict) -> None:
-        if step == 5:
-            raise Stopped
-
     with suppress(Stopped):
-        train(out, mode, report)
+        train(out, mode, stop_at(5))
     train(out, mode)
 
 
@@ -154,13 +145,8 @@ def one_lacks_a_file(out: Path) -> None:
 
 def one_cannot_restore(out: Path) -> None:
     """Process 1's share of the last checkpoint is damaged."""
-
-    def report(step: int, steps: int, record: dict) -> None:
-        if step == 4:
-            raise Stopped
-
     with suppress(Stopped):
-        train(out, "fsdp2", report)
+        train(out, "fsdp2", stop_at(4))
     if os.environ["RANK"] == "1":
         (out / "checkpoints" / "step_00000003" / "rank_00001.safetensors").write_bytes(b"damaged")
     messages_of(out, lambda: train(out, "fsdp2"))

@@ -43,9 +43,11 @@ def check_tags(system: System, tags: bool) -> None:
         raise InputError(f"tags: {system.name} labels references by itself. Switch tags off.")
 
 
-def check_base_image(system: System, task: str, images: int, videos: int) -> None:
+def check_base_image(system: System, base_image: bool, task: str, images: int, videos: int) -> None:
     """Raise InputError when a base image is asked for in a task whose last picture is not the one being edited, in a
-    system in which this decides where it goes."""
+    system in which this decides where it goes. Without pictures there is nothing to ask for."""
+    if not (base_image and images):
+        return
     edits = system.default_task(images, videos, 1, True)
     if system.arrange(edits, images, videos) != system.arrange(task, images, videos):
         raise InputError(

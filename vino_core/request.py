@@ -69,8 +69,8 @@ class Request:
                 raise InputError(f"{name} is {value}; it must lie between 0 and 100 (1 or less switches it off).")
         check_scales(system, self.text_scale)
         check_tags(system, self.tags)
-        if self.base_image and self.references.images:
-            check_base_image(system, self.task_for(system), len(self.references.images), len(self.references.videos))
+        counts = len(self.references.images), len(self.references.videos)
+        check_base_image(system, self.base_image, self.task_for(system), *counts)
         check_references(system, self.task_for(system), self.references, self.width, self.height, self.frames)
         if self.posterior not in ("mode", "sample"):
             raise InputError(f"posterior is '{self.posterior}'; it must be 'mode' or 'sample'.")

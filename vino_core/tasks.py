@@ -83,13 +83,7 @@ def prepare_references(
     _check_area(area, system.unit)
     if size is None and preset.height is not None and preset.width is not None:
         size = preset.height, preset.width
-    wanted = Wanted(
-        frames=preset.frames if frames is None else frames,
-        size=size,
-        area=area or preset.area or system.area,
-        unit=system.unit,
-        vlm_frames=system.vision.frames,
-    )
+    wanted = _wanted(system, preset.frames if frames is None else frames, size, area or preset.area)
     return system.prepare(system.arrange(task, len(images), len(clips)), images, clips, wanted)
 
 
@@ -103,15 +97,13 @@ def prepare_question(
     """What a question is about: pictures uint8 [H, W, 3], and at most `frames` frames of each clip (None: as many as
     the system takes), scaled to about `area` pixels each. Raises InputError for references that cannot be used."""
     _check_area(area, system.unit)
-    wanted = Wanted(
-        frames=system.max_frames if frames is None else frames,
-        size=None,
-        area=area or system.question_area or system.area,
-        unit=system.unit,
-        vlm_frames=system.vision.frames,
-    )
+    wanted = _wanted(system, system.max_frames if frames is None else frames, None, area or system.question_area)
     shown = Arrangement(after=tuple(range(len(images) + len(clips))))
     return system.prepare(shown, images, clips, wanted) if images or clips else References()
+
+
+def _wanted(system: System, frames: int, size: tuple[int, int] | None, area: int | None) -> Wanted:
+    return Wanted(frames=frames, size=size, area=area or system.area, unit=system.unit, vlm_frames=system.vision.frames)
 
 
 def _check_area(area: int | None, unit: int) -> None:

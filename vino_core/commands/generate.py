@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     tasks = load_tasks(arguments.tasks, system) if arguments.tasks else [_single(arguments, system)]
     if arguments.frames is not None:
         check_frames(arguments.frames, system.max_frames)
+    if arguments.preset:
+        tasks = [replace(task, preset=arguments.preset) for task in tasks]
     if arguments.think:
         tasks = [replace(task, think=arguments.think) for task in tasks]
     if arguments.tags:
@@ -139,8 +141,7 @@ def _check_single(task: Task, arguments: argparse.Namespace, system: System) -> 
         raise InputError(f"there is no file '{path}'. Check the paths at --image and --video.")
     if task.preset != UNDERSTANDING:
         system.arrange(task.preset, len(task.images), len(task.videos))
-        if task.base_image and task.images:
-            check_base_image(system, task.preset, len(task.images), len(task.videos))
+        check_base_image(system, task.base_image, task.preset, len(task.images), len(task.videos))
     if arguments.text_scale is not None:
         check_scales(system, arguments.text_scale)
     if arguments.width is not None and arguments.height is not None:
@@ -151,7 +152,7 @@ def _check_single(task: Task, arguments: argparse.Namespace, system: System) -> 
 def _check_thinking(task: Task, arguments: argparse.Namespace, system: System) -> None:
     """Raise InputError for a task that is to be thought about and cannot, and for a question that does not stand
     alone."""
-    if (arguments.preset or task.preset) == UNDERSTANDING:
+    if task.preset == UNDERSTANDING:
         if not task.prompt.strip():
             raise InputError(f"{task.index}: the question is empty. Write in --prompt what you want to know.")
         if arguments.understand:
@@ -161,7 +162,7 @@ def _check_thinking(task: Task, arguments: argparse.Namespace, system: System) -
     if arguments.understand:
         raise InputError(f"{task.index}: both --understand and thinking are asked for. Leave one of them out.")
     try:
-        check_thinking(system, task.think, arguments.preset or task.preset, "Choose that one, or do not think.")
+        check_thinking(system, task.think, task.preset, "Choose that one, or do not think.")
     except InputError as error:
         raise InputError(f"{task.index}: {error}") from error
 
@@ -173,7 +174,7 @@ def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
     asked = {name: getattr(arguments, name) for name in flags}
     weights = {name: path.name for name, path in given_files(arguments).items()}
     files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
-    row = {"preset": arguments.preset or task.preset, "prompt": task.prompt, "base_image": task.base_image}
+    row = {"preset": task.preset, "prompt": task.prompt, "base_image": task.base_image}
     tags = {"tags": True} if task.tags else {}  # results from before there were tags count as made without
     return {
         **asked,
@@ -233,13 +234,13 @@ class _Generator:
 
     def __init__(self, arguments: argparse.Namespace, system: System, tasks: list[Task]) -> None:
         self.arguments, self.system = arguments, system
-        asking = all((arguments.preset or task.preset) == UNDERSTANDING for task in tasks)
+        asking = all(task.preset == UNDERSTANDING for task in tasks)
         self.pipeline: Pipeline | None = None if asking else load_pipeline(arguments, system)
         self.engine = load_text_encoder(arguments, system) if self.pipeline is None else self.pipeline.engine
 
     def make(self, task: Task) -> Path:
         """Generate one item; return the file. Its sidecar is written last, so that it vouches for the file."""
-        if (self.arguments.preset or task.preset) == UNDERSTANDING:
+        if task.preset == UNDERSTANDING:
             return self.answer(task)
         from tqdm import tqdm
 
@@ -337,13 +338,12 @@ class _Generator:
         from ..request import Request
 
         arguments, system = self.arguments, self.pipeline.system
-        name = arguments.preset or task.preset
-        preset = get_preset(system, name)
+        preset = get_preset(system, task.preset)
         frames = preset.frames if arguments.frames is None else arguments.frames
         height, width = arguments.height or preset.height, arguments.width or preset.width
         references = prepare_references(
             system,
-            name,
+            task.preset,
             *_opened(task),
             frames,
             None if height is None or width is None else (height, width),
@@ -368,7 +368,7 @@ class _Generator:
             seed=secrets.randbelow(2**32) if seed is None else seed,
             base_image=task.base_image,
             posterior=arguments.posterior,
-            task=name,
+            task=task.preset,
             tags=task.tags,
         )
         given = {name: getattr(arguments, name) for name in OVERRIDES if getattr(arguments, name) is not None}

@@ -85,8 +85,6 @@ def _tried(trainer: Trainer) -> Iterator[str]:
                 f"{references[1]} clips as references"
             )
         for task, source in trainer.validation.items():
-            if source.count == 0:
-                raise InputError(f"data.tasks.{task}.validation: there are no examples.")
             try:
                 sample = prepare(source.example(0), Dropped(), trainer.run.data, trainer.parts.system)
             except InputError as error:
