@@ -27,6 +27,7 @@ from vino_core.sampling.guidance import Branch
 from vino_core.systems import SYSTEMS
 from vino_core.systems.base import System
 from vino_core.systems.vino_tiny import VINO_TINY
+from vino_core.systems.vogue_tiny import VOGUE_TINY
 from vino_core.toyworld.batches import generate_batch
 from vino_core.training import parts as training_parts
 from vino_core.training.conditioning import encode_samples
@@ -44,7 +45,7 @@ from ablations import main  # noqa: E402
 from studies import running  # noqa: E402
 from studies.courses import COURSES, NAMES  # noqa: E402
 from studies.definition import Course, Exam, Variant  # noqa: E402
-from studies.measures import norm_variance, value_of  # noqa: E402
+from studies.measures import held_out_loss, norm_variance, value_of  # noqa: E402
 from studies.report import write_report  # noqa: E402
 from studies.running import Clock, OutOfTime, Place, run_sweep, run_variants, stage_configs  # noqa: E402
 from studies.systems import MMDIT_ALONE, UNBOUNDED, VLM_ALONE, as_system, registered  # noqa: E402
@@ -57,12 +58,12 @@ TINY = ROOT / "models/vino-tiny"
 STEPS = (1, 1, 3)
 
 
-def write_model(path: Path, system: Any) -> Path:
-    """A random model of a few thousand weights."""
+def write_model(path: Path, system: Any, stage: int = 0) -> Path:
+    """A random model of a few thousand weights, as if it came out of that stage."""
     model = fresh_mmdit(fresh_config(build(Fresh, FRESH), system, 128), system, 0)
     state = model.state_dict()
     infos = {name: TensorInfo(tensor.dtype, tuple(tensor.shape)) for name, tensor in state.items()}
-    metadata = {**model_metadata(system.name, model.config), "stage": "0"}
+    metadata = {**model_metadata(system.name, model.config), "stage": str(stage)}
     write_safetensors([Plan(path, infos, lambda name: [state[name]], metadata)])
     return path
 
@@ -88,14 +89,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for task in values["data"]["tasks"]
             }
             (folder / name.format(number)).write_text(yaml.safe_dump(values))
-    write_model(folder / "base.safetensors", VINO_TINY)
+    write_model(base_of(VINO, folder), VINO_TINY)
+    write_model(base_of(VOGUE, folder), VOGUE_TINY, 2)
     return folder
+
+
+def base_of(course: Course, folder: Path) -> Path:
+    return folder / f"{course.system.name}.safetensors"
 
 
 def place_of(course: Course, folder: Path, **settings: Any) -> Place:
     """Runs of one step in stages 1 and 2, three in stage 3, of the files in the fixture's folder."""
     given = {"out": folder / "runs" / course.system.name, "steps": STEPS, "count": 1, **settings}
-    return Place(course, configs=folder, base=folder / "base.safetensors", **given)
+    few = ("watch.validation_examples=1",)
+    return Place(course, configs=folder, base=base_of(course, folder), changes=few, **given)
 
 
 def of_pictures(variant: Variant) -> Variant:
@@ -146,9 +153,9 @@ def all_configs(course: Course, tmp_path: Path) -> dict[tuple[str, int], RunConf
 def test_every_variant_of_vino_is_a_valid_change_of_the_shipped_configs(tmp_path: Path) -> None:
     found = all_configs(VINO, tmp_path)
     full = found["full", 3]
-    assert full.steps == 600 and full.seed == 1
+    assert full.steps == 1200 and full.seed == 1
     assert full.files.model.endswith("full/seed1/stage2/export/model.safetensors")
-    assert {run.steps for (name, number), run in found.items() if number == 3} == {600, 1000}
+    assert {run.steps for (name, number), run in found.items() if number == 3} == {1200, 2200}
     base = str(tmp_path / "base.safetensors")
     assert found["stage3_alone", 3].files.model == base and found["stage3_alone", 3].tokens == 8
     assert all(found["no_tokens", number].tokens == 0 for number in (1, 2, 3))
@@ -156,22 +163,28 @@ def test_every_variant_of_vino_is_a_valid_change_of_the_shipped_configs(tmp_path
     for name in ("long", "short"):
         paths = [found[name, number].data.tasks["t2i"].path for number in (1, 2, 3)]
         assert paths == [f"data/toy-{name}/t2i"] * 2 + ["data/toy/t2i"]
-    same = replace(found["no_boundaries", 2], system=VINO_TINY.name, files=found["full", 2].files)
+    for name in ("no_boundaries", "long"):
+        assert found[name, 1] == found["full", 1] and f"/{name}/seed1/stage2" in found[name, 2].out, "shared runs once"
+    assert found["short", 1] != found["full", 1]
+    unmarked = found["no_boundaries", 2]
+    assert unmarked.files.model.endswith("no_boundaries/seed1/start.safetensors")
+    assert unmarked.files.tokens == found["full", 2].files.tokens
+    same = replace(unmarked, system=VINO_TINY.name, files=found["full", 2].files)
     assert same.identity() == found["full", 2].identity(), "only the system differs"
+    assert [found["full", number].watch.validate for number in (1, 2, 3)] == [0, 0, 1200]
     assert UNBOUNDED.name not in SYSTEMS
 
 
 def test_every_variant_of_vogue_is_a_valid_change_of_the_shipped_configs(tmp_path: Path) -> None:
     found = all_configs(VOGUE, tmp_path)
-    assert found["full", 1].files.base == str(tmp_path / "base.safetensors") and found["full", 1].files.model is None
-    for name in ("no_vlm_visuals", "no_mmdit_visuals", "only_tiv2v", "only_ti2v", "no_clip_edits", "clip_edits"):
-        assert all(found[name, number] == found["full", number] for number in (1, 2)), "what is shared runs once"
-        assert f"/{name}/seed1/stage3" in found[name, 3].out
+    assert {number for _, number in found} == {3}, "stages 1 and 2 are those of the miniature itself"
+    assert found["full", 3].files.model == str(tmp_path / "base.safetensors")
     for name, system in (("no_vlm_visuals", MMDIT_ALONE), ("no_mmdit_visuals", VLM_ALONE)):
         blind = found[name, 3]
         assert blind.files.model.endswith(f"{name}/seed1/start.safetensors") and blind.system == system.name
         assert replace(blind, system="vogue-tiny").identity() == found["full", 3].identity(), "only the system differs"
-    trained = {name: set(found[name, 3].data.tasks) for name in ("full", "only_ti2v", "no_clip_edits", "clip_edits")}
+    names = ("full", "only_ti2v", "no_clip_edits", "clip_edits")
+    trained = {name: {k for k, task in found[name, 3].data.tasks.items() if task.weight} for name in names}
     assert trained["only_ti2v"] == {"ti2v"} and "tv2v" not in trained["full"]
     assert trained["full"] - trained["no_clip_edits"] == {"tiv2v"}
     assert trained["clip_edits"] - trained["full"] == {"tv2v"}
@@ -244,17 +257,14 @@ def test_what_is_left_out_is_so_in_training_and_in_what_is_asked_for(tmp_path: P
     assert latents["mmdit"] == latents["both"] and latents["vlm"] == (0, group.target.shape[2] + (task == "i2v"))
 
 
-def test_vogue_goes_on_from_shared_stages_and_reports(folder: Path) -> None:
+def test_vogue_goes_on_from_its_stage_2_and_reports(folder: Path) -> None:
     place = place_of(VOGUE, folder)
     names = ("no_mmdit_visuals", "no_vlm_visuals", "full", "clip_edits", "no_clip_edits")
     chosen = [replace(VOGUE.variant(name), exams=("ti2i",)) for name in names]
     said: list[str] = []
     run_variants(place, chosen, (0,), Clock(None), said.append)
     trained = [line.split(":")[0].removeprefix(f"{place.out}/") for line in said if "from step" in line]
-    assert trained == [
-        "full/seed0/stage1", "full/seed0/stage2", "no_mmdit_visuals/seed0/stage3", "no_vlm_visuals/seed0/stage3",
-        "full/seed0/stage3", "clip_edits/seed0/stage3", "no_clip_edits/seed0/stage3",
-    ]  # fmt: skip
+    assert trained == [f"{name}/seed0/stage3" for name in names]
     start = read_metadata(place.folder("no_mmdit_visuals", 0) / "start.safetensors")
     assert start["system"] == VLM_ALONE.name and start["stage"] == "2"
     said.clear()
@@ -263,7 +273,11 @@ def test_vogue_goes_on_from_shared_stages_and_reports(folder: Path) -> None:
     write_report(place.out.parent, folder / "docs")
     page = (folder / "docs/ablations.md").read_text()
     assert "## vogue-tiny" in page and "### Who sees the references" in page and "## vino-tiny" not in page
-    assert "references to the MMDiT only | those of *as shipped*, then 3 (stage 3)" in page
+    assert "references to the MMDiT only | 3 (stage 3)" in page
+    losses = {name: held_out_loss(["ti2i"])(place.folder(name, 0)) for name in names}
+    assert None not in losses.values() and losses["no_mmdit_visuals"] != losses["full"]
+    found = json.loads((place.out.parent / "results.json").read_text())["visuals"]
+    assert found["edits of pictures, held-out loss"]["full"]["0"] == losses["full"]
     row = next(line for line in page.splitlines() if line.startswith("| edits of clips in words too"))
     assert row.count("|") >= 3
 
@@ -327,7 +341,7 @@ def test_it_stops_goes_on_and_reports(folder: Path) -> None:
     results = json.loads((out / "results.json").read_text())["tokens"]
     if value is not None:
         assert results["gradient-norm variance"]["no_tokens"]["0"] == value
-    assert set(results["loss at the end"]) == {"full", "no_tokens"}
+    assert set(results["edits, held-out loss"]) == {"full", "no_tokens"}
 
 
 def test_the_sweep_and_its_plot(folder: Path, tmp_path: Path) -> None:

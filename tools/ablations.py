@@ -4,9 +4,9 @@
     python tools/ablations.py run --minutes 20 [--studies tokens boundaries] [--seeds 0 1 2]
     python tools/ablations.py plot
 
-`run` may be given again and again: it goes on where it stopped, and skips what is finished. It needs the stage 0 bases
-and the toy shards of the configs with their latents (tools/tiny/README.md); data/toy-long and data/toy-short too where
-captions are compared. What is compared, and with how many steps, stands in tools/studies/vino.py and vogue.py.
+`run` may be given again and again: it goes on where it stopped, and skips what is finished. It needs what the variants
+start from (see `list`) and the toy shards of the configs with their latents (tools/tiny/README.md); data/toy-long and
+data/toy-short too where captions are compared. What is compared, and with how many steps, stands in tools/studies/vino.py and vogue.py.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--studies", nargs="+", choices=NAMES, default=list(NAMES), help="default: all")
     run.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), help="default: 0 1 2")
     run.add_argument("--minutes", type=float, help="stop after so many minutes; default: when all is done")
-    run.add_argument("--base", type=Path, help="result of stage 0 that all variants start from, where the studies "
+    run.add_argument("--base", type=Path, help="file that all variants start from, where the studies "
                      "are of one system (default: its own under runs/)")  # fmt: skip
     run.add_argument("--trained", type=Path, default=Path("models/vino-tiny"),
                      help="folder of the trained model for image_scale (default: %(default)s)")  # fmt: skip

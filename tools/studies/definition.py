@@ -14,12 +14,14 @@ from pathlib import Path
 
 from vino_core.systems.base import System
 
-from .measures import scored
+from .measures import LAST, held_out_loss, scored
 
+HELD_OUT = 64
+"""Examples of each task that the loss after training is a mean of; the same ones, with the same noise, for all."""
 SEEDS = (0, 1, 2)
 """Of the weights that start at random, of the order of the data, of the noise, in training and in sampling."""
 
-_SHORT = ("ema=null", "watch.preview=0", "watch.validate=0", "watch.tensorboard=false", "watch.progress=false",
+_SHORT = ("ema=null", "watch.preview=0", "watch.tensorboard=false", "watch.progress=false",
           "watch.peak_tflops=1.0", "save.every=100", "save.keep=1")  # fmt: skip
 
 
@@ -39,7 +41,8 @@ class Stage:
         """All changes of the shipped config but the files it starts from."""
         steps = self.steps(each)
         rate = f"steps={steps}", f"optimizer.warmup={min(50, steps // 4)}", f"optimizer.decay={steps // 3}"
-        return (*_SHORT, *rate, *self.changes)
+        validate = f"watch.validate={steps if self.number == LAST else 0}", f"watch.validation_examples={HELD_OUT}"
+        return (*_SHORT, *rate, *validate, *self.changes)
 
 
 @dataclass(frozen=True)
@@ -89,9 +92,19 @@ def share(title: str, exam: str, value: str, kinds: tuple[str, ...] = (), higher
     return Measure(f"{title}, %", scored(exam, value, kinds), 100, 1, higher, exam)
 
 
+def held_out(title: str, *tasks: str) -> Measure:
+    """The loss on held-out examples after training, the mean over tasks."""
+    return Measure(f"{title}, held-out loss", held_out_loss(tasks), 1, 4, False)
+
+
+def graded(title: str, exam: str, value: str, digits: int = 2, kinds: tuple[str, ...] = ()) -> Measure:
+    """A quantity of an exam that is no rate: its mean over examples."""
+    return Measure(title, scored(exam, value, kinds), 1, digits, True, exam)
+
+
 def first_frame(exam: str) -> Measure:
     """How near the first frame of a clip comes to the picture that it starts from."""
-    return Measure("first frame, dB", scored(exam, "first_frame"), 1, 2, True, exam)
+    return graded("first frame, dB", exam, "first_frame")
 
 
 @dataclass(frozen=True)
@@ -123,7 +136,7 @@ class Course:
     """The studies of one system.
 
     `config`: name of its shipped configs, with {} for the stage; `base`: what its variants start from; `steps` of
-    stages 1, 2 and 3. The batches are those of the shipped configs.
+    stages 1, 2 and 3; `changes` apply to all variants, before their own.
     """
 
     system: System
@@ -134,6 +147,7 @@ class Course:
     exams: tuple[Exam, ...]
     variants: tuple[Variant, ...]
     studies: tuple[Study, ...]
+    changes: tuple[str, ...] = ()
     sweep: Sweep | None = None
 
     def variant(self, name: str) -> Variant:

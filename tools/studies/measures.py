@@ -11,9 +11,10 @@ from pathlib import Path
 from statistics import fmean, variance
 from typing import Any
 
-from vino_core.training.metrics import read_record
+from vino_core.training.metrics import VALIDATION, read_record
 
-LAST_STAGE = "stage3"
+LAST = 3
+LAST_STAGE = f"stage{LAST}"
 """The stage that all variants end with."""
 
 
@@ -52,6 +53,16 @@ def by_task(folder: Path, quantity: str, start: float) -> list[list[float]]:
     for row in rows[int(start * len(rows)) :]:
         tasks.setdefault(row["task"], []).append(row[quantity])
     return list(tasks.values())
+
+
+def held_out_loss(tasks: Sequence[str]) -> Callable[[Path], float | None]:
+    """Mean over tasks of the last stage's loss on held-out examples."""
+
+    def of(folder: Path) -> float | None:
+        found = {row["task"]: row["loss"] for row in read_record(folder / LAST_STAGE, VALIDATION)}
+        return fmean(found[task] for task in tasks) if set(tasks) <= set(found) else None
+
+    return of
 
 
 def final_loss(folder: Path) -> float | None:

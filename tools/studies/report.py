@@ -25,10 +25,12 @@ Found = dict[str, dict[str, dict[int, float]]]
 _SWEPT = {"identity": "own surface", "motion": "motion followed", "followed": "prompt followed"}
 _HEAD = """# Ablations
 
-The papers' claims on the miniatures: short trainings from one stage 0 base, scored by exact scorers on held-out
-examples of the toy world. Numbers are means over seeds with the standard deviation between them; n is the number of
-seeds. A difference smaller than the deviations says nothing, and what holds in this world need not hold for the large
-model. `python tools/ablations.py run` makes the runs, `python tools/ablations.py plot` this page.
+The papers' claims on the miniatures: short trainings from a common start, scored by exact scorers on held-out examples
+of the toy world. They are far from finished models, which is why graded measures stand beside the rates: the held-out
+loss (examples and noise are the same for all variants), decibels, likeness. Numbers are means over seeds with the
+standard deviation between them; n is the number of seeds. A difference smaller than the deviations says nothing, one
+seed alone says little about small differences, and what holds in this world need not hold for the large model.
+`python tools/ablations.py run` makes the runs, `python tools/ablations.py plot` this page.
 """
 
 

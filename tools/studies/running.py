@@ -22,6 +22,7 @@ from vino_core.pipeline import Pipeline
 from vino_core.systems import get_system
 from vino_core.toyworld.evaluate import evaluate
 from vino_core.toyworld.requests import Settings, from_pipeline
+from vino_core.toyworld.tasks import ToySource
 from vino_core.training.config import Files, RunConfig, load_config
 from vino_core.training.export import MODEL, TOKENS
 from vino_core.training.loop import Trainer
@@ -100,7 +101,7 @@ def run_variants(place: Place, variants: Iterable[Variant], seeds: Sequence[int]
                 before = None
                 for run in stage_configs(place, variant, seed):
                     _prepare_start(place, run, before)
-                    train_stage(place, run, clock, say)
+                    train_stage(place, variant, run, clock, say)
                     before = run
                 run_exams(place, variant, before, seed, clock, say)
 
@@ -120,7 +121,7 @@ def _stage_config(place: Place, variant: Variant, stage: Stage, seed: int, befor
     """The config of one stage, which starts from the result of the stage `before` or from the base."""
     course, folder = place.course, place.folder(variant.name, seed)
     system = variant.system or course.system
-    changes = list(stage.settings(place.steps or course.steps))
+    changes = [*course.changes, *stage.settings(place.steps or course.steps)]
     changes += [f"out={folder / f'stage{stage.number}'}", f"seed={seed}", f"system={system.name}"]
     if before is None:
         start, tokens = place.base or course.base, "null"
@@ -132,10 +133,7 @@ def _stage_config(place: Place, variant: Variant, stage: Stage, seed: int, befor
     else:
         differs = system.name != (course.system.name if before is None else before.system)
         changes += [f"files.model={folder / _START if differs else start}", f"files.tokens={tokens}"]
-    run = load_config(place.config(stage.number), [*changes, *place.changes])
-    # The data of what is never drawn need not be there.
-    drawn = {name: task for name, task in run.data.tasks.items() if task.weight > 0}
-    return replace(run, data=replace(run.data, tasks=drawn))
+    return load_config(place.config(stage.number), [*changes, *place.changes])
 
 
 def _prepare_start(place: Place, run: RunConfig, before: RunConfig | None) -> None:
@@ -154,16 +152,20 @@ def exported(run: RunConfig) -> list[Path]:
     return [folder / MODEL] if run.tokens == 0 else [folder / MODEL, folder / TOKENS]
 
 
-def train_stage(place: Place, run: RunConfig, clock: Clock, say: Say) -> None:
-    """Begin, or go on from the last checkpoint, until the run's or the clock's end."""
+def train_stage(place: Place, variant: Variant, run: RunConfig, clock: Clock, say: Say) -> None:
+    """Begin, or go on from the last checkpoint, until the run's or the clock's end. Held-out losses are the exams'."""
     _note(run)
     if all(path.is_file() for path in exported(run)):
         return
     clock.check()
-    # Data and latents are those of the course's system, whatever a variant of it makes of them.
-    sources = training_sources(replace(run, system=place.course.system.name))
+    # Data and latents are those of the course's system, whatever a variant of it makes of them. The data of what is
+    # never drawn need not be there.
+    drawn = replace(run.data, tasks={name: task for name, task in run.data.tasks.items() if task.weight > 0})
+    sources = training_sources(replace(run, system=place.course.system.name, data=drawn))
+    held_out = dict.fromkeys(place.course.exam(name).task for name in variant.exams)
+    validation = {task: ToySource(task, 0, split="heldout") for task in held_out}
     with Team(run.parallel) as team:
-        trainer = Trainer(run, load_parts(run, team.device), sources, team)
+        trainer = Trainer(run, load_parts(run, team.device), sources, team, validation)
         say(f"{run.out}: from step {trainer.state.step} of {run.steps}")
 
         def report(step: int, steps: int, record: object) -> None:

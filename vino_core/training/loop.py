@@ -73,7 +73,7 @@ class Trainer:
         noted = [self.out / f"{what}_{team.rank:05d}.jsonl" for what in ("skipped", "adapted")]
         weights = {name: task.weight for name, task in run.data.tasks.items() if task.weight > 0}
         with team.together():  # before the first exchange, which those who fail would miss
-            missing = sorted(set(run.data.tasks) - set(sources))
+            missing = sorted(set(weights) - set(sources))
             if missing:
                 raise InputError(f"no examples for {', '.join(missing)}. Give data.tasks.{missing[0]} a source.")
             empty = [name for name, source in self.validation.items() if source.count == 0]
