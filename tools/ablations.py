@@ -6,7 +6,8 @@
 
 `run` may be given again and again: it goes on where it stopped, and skips what is finished. It needs what the variants
 start from (see `list`) and the toy shards of the configs with their latents (tools/tiny/README.md); data/toy-long and
-data/toy-short too where captions are compared. What is compared, and with how many steps, stands in tools/studies/vino.py and vogue.py.
+data/toy-short too where captions are compared. What is compared, and with how many steps, stands in
+tools/studies/vino.py and vogue.py.
 """
 
 from __future__ import annotations
