@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from paths import ROOT, qwen_tokenizer
-from tiny_vlm import CONFIG, HIDDEN, random_state, tiny_engine
+from paths import ROOT, small_tokenizer
+from tiny_vlm import CONFIG, HIDDEN, random_state
 
 from vino_core.encoder.encode import BranchPrompt, encode_branches
-from vino_core.encoder.transformers_engine import engine_from_state, load_engine
+from vino_core.encoder.transformers_engine import TransformersEngine, engine_from_state, load_engine
 from vino_core.errors import InputError
 from vino_core.systems import get_system
 
@@ -22,12 +22,17 @@ VINO = get_system("vino")
 LAYER = "model.language_model.layers.0.mlp.up_proj.weight"
 
 
+def made(dtype: torch.dtype = torch.float32) -> TransformersEngine:
+    """A miniature text encoder of random weights."""
+    return engine_from_state(CONFIG, random_state(), small_tokenizer(), dtype=dtype)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A miniature text encoder in a Hugging Face folder."""
     path = tmp_path_factory.mktemp("vlm")
-    tiny_engine().model.save_pretrained(path)
-    qwen_tokenizer().save_pretrained(path)
+    made().model.save_pretrained(path)
+    small_tokenizer().save_pretrained(path)
     return path
 
 
@@ -38,8 +43,8 @@ def copy(folder: Path, tmp_path: Path) -> Path:
 
 def test_a_folder_gives_the_numbers_of_its_weights(folder: Path) -> None:
     branch = [BranchPrompt("A fox jumps over a river.")]
-    loaded, made = load_engine(folder, dtype=torch.float32), tiny_engine()
-    (one,), (other,) = encode_branches(loaded, VINO, branch, ()), encode_branches(made, VINO, branch, ())
+    loaded, fresh = load_engine(folder, dtype=torch.float32), made()
+    (one,), (other,) = (encode_branches(engine, VINO, branch, ()) for engine in (loaded, fresh))
     assert one.plan.ids == other.plan.ids
     assert torch.equal(one.states, other.states)
     assert (loaded.hidden_size, loaded.dtype, loaded.device.type) == (HIDDEN, torch.float32, "cpu")
@@ -53,8 +58,7 @@ def test_a_folder_loads_in_bfloat16(folder: Path) -> None:
 
 
 def test_rotary_frequencies_stay_in_float32(folder: Path) -> None:
-    made = engine_from_state(CONFIG, random_state(), qwen_tokenizer(), dtype=torch.bfloat16)
-    for engine in (made, load_engine(folder)):
+    for engine in (made(torch.bfloat16), load_engine(folder)):
         frequencies = [buffer for name, buffer in engine.model.named_buffers() if "inv_freq" in name]
         assert len(frequencies) >= 2  # text and vision
         assert all(buffer.dtype == torch.float32 for buffer in frequencies)
@@ -110,13 +114,13 @@ def test_a_state_must_fit_the_config() -> None:
     def refused(match: str, **changes: torch.Tensor | None) -> None:
         changed = {name: value for name, value in (state | changes).items() if value is not None}
         with pytest.raises(InputError, match=match):
-            engine_from_state(CONFIG, changed, qwen_tokenizer())
+            engine_from_state(CONFIG, changed, small_tokenizer())
 
     refused(r"1 missing .*up_proj", **{LAYER: None})
     refused(r"1 unexpected \(surplus\)", surplus=torch.zeros(1))
     refused(r"up_proj.weight \(3, 3\) instead of \(96, 64\)", **{LAYER: torch.zeros(3, 3)})
     with pytest.raises(InputError, match="type 'qwen2_vl'"):
-        engine_from_state({**CONFIG, "model_type": "qwen2_vl"}, state, qwen_tokenizer())
+        engine_from_state({**CONFIG, "model_type": "qwen2_vl"}, state, small_tokenizer())
 
 
 def test_a_single_layer_is_refused() -> None:
@@ -125,7 +129,7 @@ def test_a_single_layer_is_refused() -> None:
         name: value for name, value in random_state().items() if not any(f"layers.{n}." in name for n in (1, 2, 3))
     }
     with pytest.raises(InputError, match="at least 2"):
-        engine_from_state(config, state, qwen_tokenizer())
+        engine_from_state(config, state, small_tokenizer())
 
 
 def test_the_encoder_imports_without_transformers_and_says_so_when_used() -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from paths import ROOT, qwen_tokenizer
+from paths import ROOT, qwen_tokenizer, small_tokenizer
 from safetensors.torch import load_file, save_file
 from tiny_vogue_vlm import CONFIG, HIDDEN, older_names, random_state, tiny_engine, tiny_visuals
 from torch import Tensor
@@ -28,7 +28,7 @@ from vino_core.encoder.engine import Sampling
 from vino_core.encoder.families import FAMILIES
 from vino_core.encoder.next_token import NextToken
 from vino_core.encoder.prompt import build_prompt
-from vino_core.encoder.transformers_engine import TransformersEngine, load_engine
+from vino_core.encoder.transformers_engine import TransformersEngine, engine_from_state, load_engine
 from vino_core.encoder.understand import ask, usual_sampling
 from vino_core.errors import InputError
 from vino_core.mmdit.batch import padding_of
@@ -197,29 +197,35 @@ def difference(loaded: TransformersEngine, made: TransformersEngine) -> float:
     return max((left - right).abs().max().item() for left, right in pairs)
 
 
+@pytest.fixture(scope="module")
+def made(state: dict[str, Tensor]) -> TransformersEngine:
+    """What the files hold, with the tokenizer that lies beside them."""
+    return engine_from_state(CONFIG, state, small_tokenizer())
+
+
 @pytest.mark.parametrize("older", [False, True])
 @pytest.mark.parametrize("where", ["file", "beside", "folder"])
 def test_files_of_both_generations_load(
-    engine: TransformersEngine, state: dict[str, Tensor], tmp_path: Path, older: bool, where: str
+    made: TransformersEngine, state: dict[str, Tensor], tmp_path: Path, older: bool, where: str
 ) -> None:
     named = older_names(state) if older else state
     assert ("visual.blocks.0.norm1.weight" in named) == ("model.norm.weight" in named) == older
     if where == "file":
-        qwen_tokenizer().save_pretrained(tmp_path / "tokenizer")
+        small_tokenizer().save_pretrained(tmp_path / "tokenizer")
         tokenizer = (tmp_path / "tokenizer" / "tokenizer.json").read_text()
         path, metadata = tmp_path / "text.safetensors", {"config": json.dumps(CONFIG), "tokenizer": tokenizer}
     else:
-        qwen_tokenizer().save_pretrained(tmp_path)
+        small_tokenizer().save_pretrained(tmp_path)
         (tmp_path / "config.json").write_text(json.dumps(CONFIG))
         path, metadata = tmp_path / "model.safetensors", {"format": "pt"}
     save_file(named, path, metadata)
     loaded = load_engine(tmp_path if where == "folder" else path, dtype=torch.float32)
-    assert difference(loaded, engine) < 1e-5
+    assert difference(loaded, made) < 1e-5
     assert loaded.hidden_size == HIDDEN
 
 
 def test_a_file_in_bfloat16_keeps_its_frequencies_in_float32(state: dict[str, Tensor], tmp_path: Path) -> None:
-    qwen_tokenizer().save_pretrained(tmp_path)
+    small_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     save_file({name: value.bfloat16() for name, value in state.items()}, tmp_path / "text.safetensors")
     loaded = load_engine(tmp_path / "text.safetensors")
@@ -236,7 +242,7 @@ def test_a_file_without_config_and_tokenizer_says_what_to_do(state: dict[str, Te
 
 
 def test_incomplete_weights_are_refused_in_either_generation(state: dict[str, Tensor], tmp_path: Path) -> None:
-    qwen_tokenizer().save_pretrained(tmp_path)
+    small_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     named = older_names(state)
     del named["visual.merger.ln_q.weight"]

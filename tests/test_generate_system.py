@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import pytest
 import torch
-from paths import GOLDENS, qwen_tokenizer
+from paths import GOLDENS, small_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_files import MODEL
@@ -33,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     save_file(MMDiT(MODEL).state_dict(), path / "model.safetensors", model_metadata("vino-tiny", MODEL))
     save_tokens(path / "tokens.safetensors", torch.randn(4, HIDDEN), "vino-tiny")
-    tokenizer = qwen_tokenizer().backend_tokenizer.to_str()
+    tokenizer = small_tokenizer().backend_tokenizer.to_str()
     metadata = {"config": json.dumps(CONFIG), "tokenizer": tokenizer, "system": "vino-tiny"}
     save_file(random_state(), path / "text_encoder.safetensors", metadata)
     save_file(random_weights(vae_shapes(), 1), path / "vae.safetensors", {"system": "vino-tiny"})

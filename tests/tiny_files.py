@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from paths import qwen_tokenizer
+from paths import small_tokenizer
 from safetensors.torch import save_file
 from tiny_vlm import HIDDEN, tiny_engine
 
@@ -39,7 +39,7 @@ def write_tiny_files(folder: Path) -> dict[str, Path]:
     save_file(MMDiT(MODEL).state_dict(), files["--model"], model_metadata("vino", MODEL))
     save_tokens(files["--tokens"], torch.randn(4, HIDDEN), "vino")
     tiny_engine().model.save_pretrained(files["--text-encoder"])
-    qwen_tokenizer().save_pretrained(files["--text-encoder"])
+    small_tokenizer().save_pretrained(files["--text-encoder"])
     vae = AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
     vae.save_pretrained(files["--vae"])
     return files
