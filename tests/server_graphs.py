@@ -52,11 +52,11 @@ def node_id(graph: Graph, *class_types: str) -> str:
     return found[0]
 
 
-def small(graph: Graph, media: str = "", small_target: bool = False) -> Graph:
+def small(graph: Graph, media: str = "") -> Graph:
     """The graph with few steps and frames, on the uploaded media whose names start with `media`.
 
-    References keep the size they are prepared at, and so does a target that takes its size from one, unless
-    `small_target`.
+    References keep the size they are prepared at, and so does a result that takes its size from one, unless it runs in
+    `server_runs.small_areas`.
     """
     graph = copy.deepcopy(graph)
     for node in graph.values():
@@ -64,8 +64,6 @@ def small(graph: Graph, media: str = "", small_target: bool = False) -> Graph:
         node["inputs"].update({name: value for name, value in changes.items() if name in node["inputs"]})
     for references in nodes(graph, "VINOReferences"):
         references["length"] = min(references["length"], LENGTH)
-        if small_target:
-            references.update({"size": "custom", "size.width": WIDTH, "size.height": HEIGHT})
     for kind, name in LOADERS.items():
         for loader in nodes(graph, kind):
             loader[name] = media + loader[name]

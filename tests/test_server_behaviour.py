@@ -12,6 +12,7 @@ import torch
 from comfy_server import ComfyServer, Graph, PromptFailed, PromptInterrupted, PromptRejected
 from safetensors.torch import load_file
 from server_graphs import node_id, nodes, shipped, small, with_latent
+from server_runs import small_areas
 from tiny_weights import MODEL_FILE, VAE_FILE
 
 
@@ -101,8 +102,9 @@ def stock_guider(graph: Graph) -> Graph:
 
 @pytest.mark.parametrize("replace", [stock_models, stock_guider])
 def test_stock_nodes_give_the_same_numbers(server: ComfyServer, replace: Any) -> None:
-    ours = sampled(server, small(shipped("vino_edit_image_with_reference"), small_target=True))
-    stock = sampled(server, replace(small(shipped("vino_edit_image_with_reference"), small_target=True)))
+    with small_areas(server):
+        ours = sampled(server, small(shipped("vino_edit_image_with_reference")))
+        stock = sampled(server, replace(small(shipped("vino_edit_image_with_reference"))))
     assert (ours - stock).abs().max() < 1e-4
 
 
@@ -180,7 +182,8 @@ def test_a_missing_file_is_refused_before_anything_runs(server: ComfyServer) -> 
 def test_a_reference_that_is_not_connected_gives_a_warning(server: ComfyServer) -> None:
     graph = small(shipped("vino_references_to_video"))
     next(nodes(graph, "PrimitiveStringMultiline"))["value"] = "Image 4 waves."
-    text = server.run(graph).text(node_id(graph, "VINOEncoder"))
+    with small_areas(server):
+        text = server.run(graph).text(node_id(graph, "VINOEncoder"))
     assert "Image 4" in text
 
 
