@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from media_files import moving_bar, write_clip
-from paths import GOLDENS, qwen_tokenizer
+from paths import GOLDENS, small_tokenizer
 from PIL import Image
 from tiny_files import MODEL, write_tiny_files
 from tiny_vogue_vlm import CONFIG, HIDDEN, random_state
@@ -48,6 +48,7 @@ def write_official(folder: Path) -> None:
     )
     encoder = {VLM + name: tensor.bfloat16() for name, tensor in random_state().items()}
     added = torch.randn(6, HIDDEN).bfloat16()
+    encoder[HEAD][len(small_tokenizer()) :] = 0  # of what it cannot spell it says nothing
     encoder |= {HEAD: torch.cat([encoder[HEAD], added])}
     old = f"{VLM}model.language_model.embed_tokens.weight"
     encoder[EMBEDDING] = torch.cat([encoder.pop(old), added])
@@ -71,7 +72,7 @@ def write_official(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "qwen_2.5").mkdir()
     (folder / "qwen_2.5" / "config.json").write_text(json.dumps(CONFIG))
-    (folder / "qwen_2.5" / "tokenizer.json").write_text(qwen_tokenizer().backend_tokenizer.to_str())
+    (folder / "qwen_2.5" / "tokenizer.json").write_text(small_tokenizer().backend_tokenizer.to_str())
 
 
 @pytest.fixture(scope="module")
