@@ -32,35 +32,44 @@ def comparable(graph: Graph) -> dict[str, tuple[str, dict]]:
     return {name: (node["class_type"], node["inputs"]) for name, node in graph.items()}
 
 
+@pytest.fixture
+def page(browser: Frontend, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Frontend]:
+    """The browser; how it looked when a test failed is kept in the test's folder."""
+    failed = request.session.testsfailed
+    yield browser
+    if request.session.testsfailed > failed:
+        browser.page.screenshot(path=str(tmp_path / "page.png"))
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_opens_and_runs(server: ComfyServer, browser: Frontend, tmp_path: Path, name: str) -> None:
+def test_opens_and_runs(server: ComfyServer, page: Frontend, name: str) -> None:
     wanted = published_files(shipped(name), name)
     workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
     for node in workflow["nodes"]:
         if node["type"] in LOADERS:
             node["widgets_values"][0] = wanted[str(node["id"])]["inputs"][LOADERS[node["type"]]]
-    browser.load(workflow)
-    assert browser.problems() == []
+    page.load(workflow)
+    assert page.problems() == []
 
-    shown = comparable(browser.api())
+    shown = comparable(page.api())
     for node, (class_type, inputs) in comparable(wanted).items():
         assert shown[node][0] == class_type
         assert shown[node][1] | inputs == shown[node][1], "UI and API files differ"
 
     for class_type, values in SMALL.items():
-        browser.set_widgets(class_type, values)
+        page.set_widgets(class_type, values)
     types = {class_type for class_type, _ in shown.values()}
     system = OF_TASKS[name].kit.system if name in OF_TASKS else VINO
     length = 1 if "SaveImage" in types else LENGTH
     # Where all have one size, that is the one of what is edited.
     size = {} if system.one_size else {"size": "custom", "size.width": WIDTH, "size.height": HEIGHT}
-    browser.set_widgets("VINOReferences", {**size, "length": length})
-    graph = browser.api()
+    page.set_widgets("VINOReferences", {**size, "length": length})
+    graph = page.api()
 
-    result = server.wait(browser.run())
-    browser.page.wait_for_timeout(500)
-    browser.page.screenshot(path=str(tmp_path / f"{name}.png"))
-    assert browser.problems() == []
+    prompt = page.run()
+    result = server.wait(prompt)
+    page.wait_for_end(prompt)
+    assert page.problems() == []
     check_texts(result, graph)
     if not types & {"SaveImage", "SaveVideo"}:
         return

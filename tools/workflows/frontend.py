@@ -81,6 +81,13 @@ _PROBLEMS = """() => app.graph.nodes.flatMap(node => {
     return found
 })"""
 
+_LISTEN = """() => {
+    window.endedPrompts = new Set()
+    app.api.addEventListener('execution_success', event => window.endedPrompts.add(event.detail.prompt_id))
+}"""
+
+_DRAWN = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
 _DIALOGS = ".p-dialog:visible, [role=alertdialog]:visible"
 
 
@@ -112,6 +119,7 @@ class Frontend:
         self.page.wait_for_timeout(500)
         # The canvas leaves out all text when it is zoomed out to show a whole graph, unless told otherwise.
         self.page.evaluate("() => { app.canvas.min_font_size_for_lod = 0; app.canvas.show_info = false }")
+        self.page.evaluate(_LISTEN)
 
     def load(self, workflow: dict[str, Any]) -> None:
         """Open a UI-format workflow as if the user had."""
@@ -182,6 +190,11 @@ class Frontend:
         finally:
             self.page.remove_listener("response", note)
         raise RuntimeError(f"Run sent no prompt; on the page: {self.problems()}")
+
+    def wait_for_end(self, prompt: str) -> None:
+        """Wait until the page knows that a prompt which `run` sent has succeeded, and shows it."""
+        self.page.wait_for_function("prompt => window.endedPrompts.has(prompt)", arg=prompt)
+        self.page.evaluate(_DRAWN)
 
     def problems(self) -> list[str]:
         """Unknown nodes, nodes marked red, dialogs in the way, and errors of the page, in words."""
