@@ -13,7 +13,7 @@ from paths import GOLDENS, small_tokenizer
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny_files import MODEL
-from tiny_vlm import CONFIG, HIDDEN, random_state
+from tiny_vlm import HIDDEN, random_state, small_config
 from tiny_weights import random_weights, vae_shapes
 
 from vino_core.checkpoints.files import made_for, model_metadata, read_metadata, save_tokens
@@ -34,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file(MMDiT(MODEL).state_dict(), path / "model.safetensors", model_metadata("vino-tiny", MODEL))
     save_tokens(path / "tokens.safetensors", torch.randn(4, HIDDEN), "vino-tiny")
     tokenizer = small_tokenizer().backend_tokenizer.to_str()
-    metadata = {"config": json.dumps(CONFIG), "tokenizer": tokenizer, "system": "vino-tiny"}
-    save_file(random_state(), path / "text_encoder.safetensors", metadata)
+    metadata = {"config": json.dumps(small_config()), "tokenizer": tokenizer, "system": "vino-tiny"}
+    save_file(random_state(0, small_config()), path / "text_encoder.safetensors", metadata)
     save_file(random_weights(vae_shapes(), 1), path / "vae.safetensors", {"system": "vino-tiny"})
     return path
 

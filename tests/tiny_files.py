@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from paths import small_tokenizer
 from safetensors.torch import save_file
-from tiny_vlm import HIDDEN, tiny_engine
+from tiny_vlm import HIDDEN, small_engine
 
 from vino_core.checkpoints.files import model_metadata, save_tokens
 from vino_core.config import ConnectorConfig, MMDiTConfig
@@ -38,7 +38,7 @@ def write_tiny_files(folder: Path) -> dict[str, Path]:
     }
     save_file(MMDiT(MODEL).state_dict(), files["--model"], model_metadata("vino", MODEL))
     save_tokens(files["--tokens"], torch.randn(4, HIDDEN), "vino")
-    tiny_engine().model.save_pretrained(files["--text-encoder"])
+    small_engine().model.save_pretrained(files["--text-encoder"])
     small_tokenizer().save_pretrained(files["--text-encoder"])
     vae = AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
     vae.save_pretrained(files["--vae"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from paths import qwen_tokenizer
+from paths import qwen_tokenizer, small_tokenizer
 from torch import Tensor
 
 from vino_core.encoder.encode import EncodedVisual
@@ -38,13 +40,18 @@ CONFIG = {
 }
 
 
-def random_state(seed: int = 0) -> dict[str, Tensor]:
-    """Weights for CONFIG with no parameter at a value that hides its use: norms around 1, biases not zero."""
+def small_config() -> dict[str, Any]:
+    """CONFIG with a row for each token of small_tokenizer: without that, nearly all weights are those of words."""
+    return {**CONFIG, "text_config": {**CONFIG["text_config"], "vocab_size": len(small_tokenizer())}}
+
+
+def random_state(seed: int = 0, config: dict[str, Any] = CONFIG) -> dict[str, Tensor]:
+    """Weights for a config with no parameter at a value that hides its use: norms around 1, biases not zero."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
-        shapes = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**CONFIG)).state_dict()
+        shapes = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config)).state_dict()
     state = {}
     for name, value in shapes.items():
         noise = torch.randn(value.shape, generator=generator)
@@ -64,6 +71,11 @@ def random_state(seed: int = 0) -> dict[str, Tensor]:
 def tiny_engine(seed: int = 0) -> TransformersEngine:
     """Float32 engine of CONFIG on the CPU."""
     return engine_from_state(CONFIG, random_state(seed), qwen_tokenizer())
+
+
+def small_engine() -> TransformersEngine:
+    """As `tiny_engine`, of small_config: quick to write, to read and to make a hash of."""
+    return engine_from_state(small_config(), random_state(0, small_config()), small_tokenizer())
 
 
 def tiny_visuals(engine: TransformersEngine, *kinds: str) -> tuple[EncodedVisual, ...]:

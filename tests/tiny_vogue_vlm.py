@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from paths import qwen_tokenizer
+from paths import qwen_tokenizer, small_tokenizer
 from torch import Tensor
 
 from vino_core.encoder.encode import EncodedVisual
@@ -52,13 +52,18 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def random_state(seed: int = 0) -> dict[str, Tensor]:
-    """Weights for CONFIG by their names in today's files: norms around 1, biases not zero."""
+def small_config() -> dict[str, Any]:
+    """CONFIG with a row for each token of small_tokenizer: without that, nearly all weights are those of words."""
+    return {**CONFIG, "vocab_size": len(small_tokenizer())}
+
+
+def random_state(seed: int = 0, given: dict[str, Any] = CONFIG) -> dict[str, Tensor]:
+    """Weights for a config by their names in today's files: norms around 1, biases not zero."""
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
-        config = Qwen2_5_VLConfig(**{key: value for key, value in CONFIG.items() if key != "model_type"})
+        config = Qwen2_5_VLConfig(**{key: value for key, value in given.items() if key != "model_type"})
         shapes = Qwen2_5_VLForConditionalGeneration(config).state_dict()
     state = {}
     for name, value in shapes.items():
@@ -83,6 +88,11 @@ def older_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def tiny_engine() -> TransformersEngine:
     """Float32 engine of CONFIG on the CPU."""
     return engine_from_state(CONFIG, random_state(), qwen_tokenizer())
+
+
+def small_engine() -> TransformersEngine:
+    """As `tiny_engine`, of small_config: quick to write, to read and to make a hash of."""
+    return engine_from_state(small_config(), random_state(0, small_config()), small_tokenizer())
 
 
 def tiny_visuals(engine: TransformersEngine, *kinds: str) -> tuple[EncodedVisual, ...]:

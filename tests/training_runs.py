@@ -119,7 +119,7 @@ def _frozen(vlm: ModuleType) -> tuple[TransformersEngine, VAE]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vae = AutoencoderKLHunyuanVideo(block_out_channels=(8, 8, 8, 8), layers_per_block=1, norm_num_groups=4)
-    return vlm.tiny_engine(), HunyuanVAE(vae)
+    return vlm.small_engine(), HunyuanVAE(vae)
 
 
 def parts(run: RunConfig) -> Parts:
