@@ -174,6 +174,11 @@ class ComfyServer:
 
     def start(self, timeout: float = 180.0) -> None:
         """Start the process and wait until it answers. Raises RuntimeError with the end of the log when it does not."""
+        self.launch()
+        self.connect(timeout)
+
+    def launch(self) -> None:
+        """Start the process, without waiting for it."""
         port = _free_port()
         self.url = f"http://127.0.0.1:{port}"
         command = [self.python, str(self.comfyui / "main.py"), "--cpu", "--port", str(port)]
@@ -190,6 +195,12 @@ class ComfyServer:
                 cwd=self.base,
                 start_new_session=True,
             )
+
+    def connect(self, timeout: float = 180.0) -> None:
+        """Wait until the process answers, and listen to it. Raises RuntimeError with the end of the log when it does
+        not."""
+        if self._process is None:
+            raise RuntimeError("the server is not running")
         deadline = time.monotonic() + timeout
         while True:
             if self._process.poll() is not None:

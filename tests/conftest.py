@@ -1,4 +1,7 @@
-"""What several test files share: one ComfyUI server for the whole session."""
+"""What several test files share: one ComfyUI server for the whole session, and one worker with runs of two processes.
+
+Both are started before the first test if a test will want them, and get ready while the others run.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,15 +24,45 @@ from tiny_vogue_weights import write_tiny_vogue_weights  # noqa: E402
 from tiny_weights import write_tiny_weights  # noqa: E402
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
-    """A running ComfyUI with this pack, the tests' own nodes, miniature random weights, and pictures and a clip."""
+@pytest.fixture(scope="session", autouse=True)
+def worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A `training_worker.Worker` with what `WORKS` of the chosen test files names; None where that is nothing."""
+    modules = dict.fromkeys(getattr(item, "module", None) for item in request.session.items)
+    names = dict.fromkeys(name for module in modules for name in getattr(module, "WORKS", ()))
+    if not names:
+        yield None
+        return
+    from training_worker import Worker
+
+    running = Worker(tmp_path_factory.mktemp("worker"), names)
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def starting_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyServer | None]:
+    """A ComfyUI that need not answer yet, with this pack, the tests' own nodes and miniature random weights."""
+    if not any("server" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        yield None
+        return
     comfyui = ComfyServer(tmp_path_factory.mktemp("comfyui"), stubs=True)
     write_tiny_weights(comfyui.models)
     write_tiny_vogue_weights(comfyui.models)
-    with comfyui:
-        upload_media(comfyui)
+    try:
+        comfyui.launch()
         yield comfyui
+    finally:
+        comfyui.stop()
+
+
+@pytest.fixture(scope="session")
+def server(starting_server: ComfyServer) -> ComfyServer:
+    """A running ComfyUI with this pack, the tests' own nodes, miniature random weights, and pictures and a clip."""
+    starting_server.connect()
+    upload_media(starting_server)
+    return starting_server
 
 
 @pytest.hookimpl(wrapper=True)

@@ -13,7 +13,7 @@ import bootstrap
 import pytest
 import torch
 from training_runs import exact
-from training_worker import DEEPSPEED, run_scenarios
+from training_worker import DEEPSPEED, Worker
 
 from vino_core.errors import InputError
 from vino_core.training.config import Optimizer
@@ -24,14 +24,15 @@ LIMIT = 1e-4
 MISSING = os.environ.get("VINO_SKIP_DEEPSPEED") or (
     None if importlib.util.find_spec("deepspeed") else "DeepSpeed is not installed"
 )
+WORKS = () if MISSING else ("ddp", "ddp_uneven", *DEEPSPEED)
+"""What the session's worker runs for these tests."""
 installed = pytest.mark.skipif(MISSING is not None, reason=f"DeepSpeed tests: {MISSING}")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(worker: Worker) -> Path:
     """What DDP does, which test_training_processes.py compares with one process, and DeepSpeed's scenarios."""
-    folder = tmp_path_factory.mktemp("deepspeed")
-    run_scenarios(folder, ["ddp", "ddp_uneven", *DEEPSPEED], timeout=900)
+    folder = worker.results()
     for name in DEEPSPEED:
         assert json.loads((folder / f"{name}.json").read_text())["codes"] == [0, 0], (folder / "log.txt").read_text()
     return folder

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from training_runs import exact, one_thread  # noqa: F401
-from training_worker import SCENARIOS, UNEVEN, WATCH, run_of, run_scenarios
+from training_worker import SCENARIOS, UNEVEN, WATCH, Worker, run_of
 from training_worker import parts as worker_parts
 from training_worker import sources as worker_sources
 
@@ -17,47 +18,53 @@ from vino_core.training.metrics import VALIDATION, read_record
 from vino_core.training.team import Team
 
 LIMIT = 1e-4
+WORKS = tuple(SCENARIOS)
+"""What the session's worker runs for these tests."""
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(worker: Worker) -> Path:
     """All scenarios of the worker, run."""
-    folder = tmp_path_factory.mktemp("processes")
-    run_scenarios(folder, list(SCENARIOS))
-    return folder
+    return worker.results()
 
 
 def result(folder: Path, scenario: str) -> dict:
     return json.loads((folder / f"{scenario}.json").read_text())
 
 
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+def in_one_process(out: Path, **changes: Any) -> Path:
     """The same samples in one process: two passes a step instead of two processes."""
-    run = run_of(tmp_path_factory.mktemp("single"), accumulation=2)
+    run = run_of(out, accumulation=2, **changes)
     with Team(run.parallel) as team:
-        Trainer(run, worker_parts(run), worker_sources(run), team).train()
-    return read_record(Path(run.out))
+        Trainer(run, worker_parts(run), worker_sources(run), team, worker_sources(run)).train()
+    return out
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return in_one_process(tmp_path_factory.mktemp("single"), watch={**WATCH, "preview": 0})
+
+
+@pytest.fixture(scope="module")
+def single_uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return in_one_process(tmp_path_factory.mktemp("uneven"), data=UNEVEN)
 
 
 @pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
-def test_two_processes_reach_the_losses_of_one(folder: Path, single: list[dict], mode: str) -> None:
+def test_two_processes_reach_the_losses_of_one(folder: Path, single: Path, mode: str) -> None:
     assert result(folder, mode)["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
-    rows = read_record(folder / mode)
-    assert [row["task"] for row in rows] == [row["task"] for row in single]
+    rows, wanted = read_record(folder / mode), read_record(single)
+    assert [row["task"] for row in rows] == [row["task"] for row in wanted]
     assert len(rows) == 10
-    for ours, theirs in zip(rows, single, strict=True):
+    for ours, theirs in zip(rows, wanted, strict=True):
         assert abs(ours["loss"] - theirs["loss"]) < LIMIT
         assert abs(ours["norm"] - theirs["norm"]) < LIMIT
 
 
 @pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
-def test_processes_whose_samples_differ_in_layout_keep_step(folder: Path, tmp_path: Path, mode: str) -> None:
+def test_processes_whose_samples_differ_in_layout_keep_step(folder: Path, single_uneven: Path, mode: str) -> None:
     assert result(folder, f"{mode}_uneven")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
-    run = run_of(tmp_path, accumulation=2, data=UNEVEN)
-    with Team(run.parallel) as team:
-        Trainer(run, worker_parts(run), worker_sources(run), team).train()
-    for ours, theirs in zip(read_record(folder / f"{mode}_uneven"), read_record(tmp_path), strict=True):
+    for ours, theirs in zip(read_record(folder / f"{mode}_uneven"), read_record(single_uneven), strict=True):
         assert ours["loss"] == pytest.approx(theirs["loss"], abs=LIMIT)
         assert ours["norm"] == pytest.approx(theirs["norm"], abs=LIMIT)
 
@@ -148,12 +155,9 @@ def test_sharded_weights_travel_in_the_computing_type_and_are_kept_in_float32(fo
 
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
-def test_validation_losses_are_averages_over_all_processes(folder: Path, tmp_path: Path, mode: str) -> None:
+def test_validation_losses_are_averages_over_all_processes(folder: Path, single: Path, mode: str) -> None:
     """Three examples on two processes: one of them has one that does not count."""
-    run = run_of(tmp_path, accumulation=2, watch={**WATCH, "preview": 0})
-    with Team(run.parallel) as team:
-        Trainer(run, worker_parts(run), worker_sources(run), team, worker_sources(run)).train()
-    ours, theirs = (read_record(place, VALIDATION) for place in (folder / f"{mode}_watched", tmp_path))
+    ours, theirs = (read_record(place, VALIDATION) for place in (folder / f"{mode}_watched", single))
     assert [(row["step"], row["task"]) for row in theirs] == [(n, t) for n in (5, 10) for t in ("t2i", "ti2i", "ti2v")]
     assert [(row["step"], row["task"]) for row in ours] == [(row["step"], row["task"]) for row in theirs]
     assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], abs=LIMIT)

@@ -1,8 +1,9 @@
 """Several processes on this machine, forked from one that has already imported everything.
 
-    OMP_NUM_THREADS=1 python tests/training_worker.py FOLDER PORT SCENARIO...
+    OMP_NUM_THREADS=1 python tests/training_worker.py FOLDER SCENARIO...
 
-Each scenario writes its result under FOLDER; the tests read it (test_training_processes.py).
+A SCENARIO is one of those below or a launcher's name. Each writes its result under FOLDER; the tests read it. The test
+session starts this before its first test and goes on without waiting (conftest.py).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import time
 import traceback
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ import accelerate  # noqa: E402, F401
 import transformers.models.qwen3_vl.modeling_qwen3_vl  # noqa: E402, F401
 from diffusers import AutoencoderKLHunyuanVideo  # noqa: E402, F401
 from torch import Tensor  # noqa: E402
+from training_launches import LAUNCHERS, launch  # noqa: E402
 from training_runs import Stopped, config, frozen, parts, sources, stop_at, tasks  # noqa: E402
 
 from vino_core.errors import InputError  # noqa: E402
@@ -233,8 +235,11 @@ def threads_of_the_group() -> list[str]:
     return [name for name in names if "gloo" in name]
 
 
-def start(scenario: str, out: Path, port: int) -> list[int]:
+def start(scenario: str, out: Path) -> list[int]:
     """Fork the scenario's processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     children = []
     out.mkdir(parents=True, exist_ok=True)
     for rank in range(PROCESSES):
@@ -258,28 +263,48 @@ def start(scenario: str, out: Path, port: int) -> list[int]:
     return children
 
 
-def run_scenarios(folder: Path, names: list[str], timeout: float = 400) -> None:
-    """Run scenarios in a process of their own, which writes what they say to log.txt. Raises AssertionError when it
-    fails itself."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, __file__, str(folder), str(port), *names]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
-    (folder / "log.txt").write_text(done.stdout + done.stderr)
-    assert done.returncode == 0, done.stderr[-3000:]
+def _beside_the_tests() -> None:
+    """In the new process: a group of its own, so that all of it can be ended, and behind the tests that go on."""
+    os.setpgid(0, 0)
+    os.nice(5)
+
+
+class Worker:
+    """Scenarios, running in a process of their own, which writes what they say to log.txt."""
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        self._folder, self._log = folder, folder / "log.txt"
+        with open(self._log, "wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, __file__, str(folder), *names], stdout=log, stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=_beside_the_tests,
+            )  # fmt: skip
+
+    def results(self, timeout: float = 900) -> Path:
+        """The folder, when all have ended. Raises AssertionError when the process itself fails."""
+        code = self._process.wait(timeout)
+        assert code == 0, self._log.read_text()[-3000:]
+        return self._folder
+
+    def stop(self) -> None:
+        """End it with everything that it started, if it still runs."""
+        if self._process.poll() is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
 
 
 def main() -> None:
-    if any(name in DEEPSPEED for name in sys.argv[3:]):
-        os.environ.update(DS_ACCELERATOR="cpu", DS_IGNORE_CUDA_DETECTION="1")
-        import deepspeed  # noqa: F401  once for all scenarios
     frozen()  # once for all; safe before a fork because the caller allows one thread only
-    folder, port = Path(sys.argv[1]), int(sys.argv[2])
-    for number, scenario in enumerate(sys.argv[3:]):
+    folder, names = Path(sys.argv[1]), sys.argv[2:]
+    for scenario in sorted(names, key=lambda name: name in DEEPSPEED):
+        if scenario in LAUNCHERS:
+            launch(scenario, folder / scenario)
+            continue
+        if scenario in DEEPSPEED:  # loaded once for all that use it, and not before the others are through
+            os.environ.update(DS_ACCELERATOR="cpu", DS_IGNORE_CUDA_DETECTION="1")
+            import deepspeed  # noqa: F401
         started = time.monotonic()
-        codes = [os.waitpid(child, 0)[1] for child in start(scenario, folder / scenario, port + number)]
+        codes = [os.waitpid(child, 0)[1] for child in start(scenario, folder / scenario)]
         result = {"codes": [os.waitstatus_to_exitcode(code) for code in codes], "seconds": time.monotonic() - started}
         (folder / f"{scenario}.json").write_text(json.dumps(result))
 
