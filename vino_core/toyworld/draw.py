@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -37,27 +39,29 @@ def draw_frame(scene: Scene, time: float, size: int) -> Floats:
 
 def paint_sprite(canvas: Floats, sprite: Sprite, seen: Appearance) -> None:
     """Paint a sprite over a canvas [size, size, 3], without style."""
-    found = _local(seen, len(canvas))
+    found = _placed(sprite.shape, seen, len(canvas))
     if found is None:
         return
-    window, x, y = found
-    covered = _coverage(sprite.shape, seen, x, y, len(canvas))[..., None]
+    window, x, y, covered = found
     below = canvas[window]
-    below += covered * (surface(sprite.texture, sprite.colour, x, y) - below)
+    below += covered[..., None] * (surface(sprite.texture, sprite.colour, x, y) - below)
 
 
 def coverage(shape: str, seen: Appearance, size: int) -> Floats:
     """How much of each pixel a shape covers: float32 [size, size], 0..1."""
     covered = np.zeros((size, size), np.float32)
-    found = _local(seen, size)
+    found = _placed(shape, seen, size)
     if found is not None:
-        window, x, y = found
-        covered[window] = _coverage(shape, seen, x, y, size)
+        window, *_, inside = found
+        covered[window] = inside
     return covered
 
 
-def _local(seen: Appearance, size: int) -> tuple[Window, Floats, Floats] | None:
-    """The pixels around a sprite, and their centres in its coordinates; None when it is out of sight."""
+@lru_cache(maxsize=256)
+def _placed(shape: str, seen: Appearance, size: int) -> tuple[Window, Floats, Floats, Floats] | None:
+    """The pixels around a sprite, their centres in its coordinates, and how much of each it covers; None when it is
+    out of sight. Kept, because a scorer draws a shape at one place in every colour and texture.
+    """
     reach = 1.15 * seen.radius * size + 1
     left, right = _span(seen.x * size, reach, size)
     top, bottom = _span(seen.y * size, reach, size)
@@ -67,12 +71,10 @@ def _local(seen: Appearance, size: int) -> tuple[Window, Floats, Floats] | None:
     y = (np.arange(top, bottom, dtype=np.float32) + np.float32(0.5 - seen.y * size)) / np.float32(seen.radius * size)
     cos, sin = np.float32(np.cos(seen.angle)), np.float32(np.sin(seen.angle))
     x, y = x[None, :], y[:, None]
-    return (slice(top, bottom), slice(left, right)), x * cos + y * sin, y * cos - x * sin
+    x, y = x * cos + y * sin, y * cos - x * sin
+    covered = np.clip(np.float32(0.5) - OUTLINES[shape](x, y) * np.float32(seen.radius * size), 0, 1)
+    return (slice(top, bottom), slice(left, right)), x, y, covered
 
 
 def _span(centre: float, reach: float, size: int) -> tuple[int, int]:
     return max(0, int(np.floor(centre - reach))), min(size, int(np.ceil(centre + reach)))
-
-
-def _coverage(shape: str, seen: Appearance, x: Floats, y: Floats, size: int) -> Floats:
-    return np.clip(np.float32(0.5) - OUTLINES[shape](x, y) * np.float32(seen.radius * size), 0, 1)

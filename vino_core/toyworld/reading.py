@@ -66,9 +66,14 @@ class Frame:
         return self.scene.camera.view(self.time)
 
     @cached_property
+    def _plain(self) -> Floats:
+        """The expected background, without style."""
+        return paint_background(self.scene.background, self.view, self.size)
+
+    @cached_property
     def backdrop(self) -> Floats:
         """The expected background, in style."""
-        return self.ground(self.scene.background, self.view)
+        return apply_style(self.scene.style, self._plain)
 
     def ground(self, background: str, view: View) -> Floats:
         """A background as the scene's style shows it."""
@@ -97,7 +102,7 @@ class Frame:
 
     def drawn(self, sprites: Iterable[tuple[Sprite, Appearance]], style: Style | None = None) -> Floats:
         """Sprites, drawn where they are said to be seen, before the scene's background."""
-        canvas = paint_background(self.scene.background, self.view, self.size).copy()
+        canvas = self._plain.copy()
         for sprite, seen in sprites:
             paint_sprite(canvas, sprite, seen)
         return apply_style(style or self.scene.style, canvas)
@@ -227,7 +232,7 @@ def surface_error(frame: Frame, index: int, sprite: Sprite) -> float:
 
 
 def _error_inside(frame: Frame, index: int, sprite: Sprite, seen: Appearance) -> float:
-    inside = interior(frame, index, seen)
+    inside = frame.flags(interior, index, seen)
     return rms(frame.pixels[inside] - frame.drawn([(sprite, seen)])[inside])
 
 
@@ -277,9 +282,13 @@ def ground_error(frame: Frame, backdrop: Floats) -> float:
 
 def taken(frame: Frame, margin: int) -> Flags:
     """Pixels at found sprites and `margin` pixels around them."""
+    return frame.flags(_taken, margin, *(seen for _, seen in frame.found_sprites()))
+
+
+def _taken(frame: Frame, margin: int, *places: Appearance) -> Flags:
     flags = np.zeros((frame.size, frame.size), bool)
-    for index, sprite in enumerate(frame.scene.sprites):
-        flags |= frame.covered(sprite.shape, frame.found[index].seen) > 0.02
+    for sprite, seen in zip(frame.scene.sprites, places, strict=True):
+        flags |= frame.covered(sprite.shape, seen) > 0.02
     return grown(flags, margin)
 
 
