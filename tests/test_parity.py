@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from parity import groups_of, rows
+from parity import groups_of, main, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDENS = ROOT / "tests" / "goldens"
@@ -33,8 +33,7 @@ def test_command_line_fails_on_a_wrong_number(tmp_path: Path) -> None:
     assert "scheduler/50 steps, shift 5.0 timesteps" in done.stdout and "FAILED" in done.stdout
 
 
-def test_command_line_fails_on_an_empty_folder(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "parity.py", tmp_path], capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
+def test_command_line_fails_on_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["parity.py", str(tmp_path)])
+    with pytest.raises(FileNotFoundError, match="none of the index files"):
+        main()

@@ -214,11 +214,11 @@ def is_shown(sheet: torch.Tensor, picture: torch.Tensor) -> bool:
     whole, part = (pixels.int() @ torch.tensor([1, 256, 65536], dtype=torch.int32) for pixels in (sheet, picture))
     side = len(part)
     rows, columns = (have - side + 1 for have in whole.shape)
-    fits = torch.ones(rows, columns, dtype=torch.bool)
+    places = (whole[:rows, :columns] == part[0, 0]).nonzero()
     for y in range(0, side, 21):
         for x in range(0, side, 21):
-            fits &= whole[y : y + rows, x : x + columns] == part[y, x]
-    return any(torch.equal(whole[y : y + side, x : x + side], part) for y, x in fits.nonzero().tolist())
+            places = places[whole[places[:, 0] + y, places[:, 1] + x] == part[y, x]]
+    return any(torch.equal(whole[y : y + side, x : x + side], part) for y, x in places.tolist())
 
 
 def test_a_random_model_follows_nothing() -> None:
