@@ -63,14 +63,18 @@ def encoded_by_hand(vae: HunyuanVAE, frames: Tensor) -> Tensor:
     Groups overlap in one latent frame, and there the later one fades in from nothing: it is the earlier one's.
     """
     module, pixels = vae.module, to_unit_range(frames).permute(3, 0, 1, 2)[None]
+
+    @lru_cache
+    def moments(first: int) -> Tensor:
+        return module.quant_conv(module.encoder(pixels[:, :, first : first + GROUP + 1]))
+
     latents = []
     for number in range((len(frames) - 1) // 4 + 1):
         group = 0
         while number * 4 > group * STEP + GROUP:
             group += 1
         first = group * STEP
-        moments = module.quant_conv(module.encoder(pixels[:, :, first : first + GROUP + 1]))
-        latents.append(moments[:, :16, number - first // 4])
+        latents.append(moments(first)[:, :16, number - first // 4])
     return torch.stack(latents, dim=2)
 
 
@@ -79,10 +83,12 @@ def decoded_by_hand(vae: HunyuanVAE, latents: Tensor) -> Tensor:
     """Each frame of the group that shows it last, mixed with the group before while that still shows it too."""
     module = vae.module
 
+    @lru_cache
+    def pixels(first: int) -> Tensor:
+        return module.decoder(module.post_quant_conv(latents[:, :, first : first + GROUP // 4 + 1]))
+
     def shown(group: int, frame: int) -> Tensor:
-        first = group * STEP // 4
-        pixels = module.decoder(module.post_quant_conv(latents[:, :, first : first + GROUP // 4 + 1]))
-        return pixels[:, :, frame - group * STEP]
+        return pixels(group * STEP // 4)[:, :, frame - group * STEP]
 
     frames = []
     for number in range((latents.shape[2] - 1) * 4 + 1):
