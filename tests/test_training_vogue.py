@@ -370,6 +370,41 @@ def test_a_stage_begins_from_another_systems_base(tmp_path: Path, monkeypatch: p
         module.load_parts(run_of(tmp_path / "next", "t2i", **changes), "cpu")
 
 
+@pytest.mark.parametrize("stage", [2, None])
+def test_a_later_stage_takes_the_tokens_of_its_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: int | None
+) -> None:
+    from vino_core.training import parts as module
+
+    engine, vae = frozen("vogue")
+    monkeypatch.setattr(module, "load_engine", lambda *given: engine)
+    monkeypatch.setattr(module.VAE, "load", lambda *given: vae)
+    for name, count in VARIANTS.items():
+        trained = ["connectors", *(["tokens"] if count else [])]
+        train(run_of(tmp_path / name, "t2i", stage=1, train=trained, tokens=count, steps=1))
+    queries = str(tmp_path / "queries/export/tokens.safetensors")
+
+    def load(variant: str, tokens: int | None, file: str | None = None):
+        files = {"text_encoder": "-", "vae": "-", "model": str(tmp_path / variant / "export/model.safetensors")}
+        changes = {"files": {**files, "tokens": file}, "fresh": None, "tokens": tokens, "any_order": False}
+        if stage is None:
+            changes |= {"train": [], "lora": {"rank": 2}}
+        elif file or tokens:
+            changes["train"] = ["connectors", "mmdit", "tokens"]
+        return module.load_parts(run_of(tmp_path / "next", "t2i", stage=stage, **changes), "cpu")
+
+    assert load("hidden", 0).tokens is None
+    assert torch.equal(load("queries", None, queries).tokens, load_tokens(queries))
+    with pytest.raises(InputError, match="no learnable tokens were given, and this model is the variant with 4"):
+        load("queries", 0)
+    with pytest.raises(InputError, match="files.tokens is not given: 6 fresh learnable tokens would replace"):
+        load("queries", 4)
+    with pytest.raises(InputError, match="4 learnable tokens were given, and this model is the variant without"):
+        load("hidden", 4)
+    with pytest.raises(InputError, match="4 learnable tokens were given, and this model is the variant without"):
+        load("hidden", None, queries)
+
+
 def test_queries_are_kept_with_their_marks(tmp_path: Path) -> None:
     made = parts(run_of(tmp_path, "t2i", tokens=4))
     assert made.system.learnable_tokens == 512 and len(made.tokens) == 6

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..checkpoints.files import check_widths, infer_mmdit_config, load_mmdit, load_tokens, read_metadata
+from ..checkpoints.files import check_variant, check_widths, infer_mmdit_config, load_mmdit, load_tokens, read_metadata
 from ..checkpoints.sources import Checkpoint
 from ..config import MMDiTConfig
 from ..encoder.transformers_engine import TransformersEngine, load_engine
@@ -56,15 +56,38 @@ def load_parts(run: RunConfig, device: torch.device | str) -> Parts:
     else:
         config = fresh_config(run.fresh, system, engine.hidden_size)
         mmdit = fresh_mmdit(config, system, run.seed).to(device)
-    tokens = None
-    if run.files.tokens:
-        tokens = load_tokens(run.files.tokens).to(device)
-    elif run.stage != 0:
-        count = system.learnable_tokens if run.tokens is None else run.tokens
-        if count:
-            tokens = fresh_tokens(count + system.for_tokens(count).marks, engine.hidden_size, run.seed).to(device)
+    tokens = _tokens(run, system, engine.hidden_size)
+    if tokens is not None:
+        tokens = tokens.to(device)
+    _check_tokens(run, tokens)
     check_widths(mmdit.config, tokens, engine.hidden_size)
     return Parts(system.for_tokens(tokens), engine, vae, mmdit, tokens)
+
+
+def _tokens(run: RunConfig, system: System, width: int) -> Tensor | None:
+    """Learnable tokens [rows, width] from their file, or fresh ones; None for a run without."""
+    if run.files.tokens:
+        return load_tokens(run.files.tokens)
+    count = system.learnable_tokens if run.tokens is None else run.tokens
+    if run.stage == 0 or not count:
+        return None
+    return fresh_tokens(count + system.for_tokens(count).marks, width, run.seed)
+
+
+def _check_tokens(run: RunConfig, tokens: Tensor | None) -> None:
+    """Raise InputError for another number of learnable tokens than the model's, or fresh ones in place of its own.
+
+    Stage 1 is where they begin.
+    """
+    if not run.files.model or run.stage in (0, 1) or run.any_order:
+        return
+    check_variant(run.files.model, tokens)
+    if tokens is not None and not run.files.tokens:
+        raise InputError(
+            f"files.tokens is not given: {len(tokens)} fresh learnable tokens would replace those that "
+            f"{run.files.model} was trained with. Name their file (export writes tokens.safetensors beside the model), "
+            "or set tokens: 0 for a model without any."
+        )
 
 
 def fresh_tokens(count: int, width: int, seed: int) -> Tensor:
