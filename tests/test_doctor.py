@@ -16,7 +16,7 @@ from tiny_files import MODEL
 from tiny_weights import write_tiny_weights
 from vogue_files import VOGUE_GOLDENS
 
-from vino_core.checkpoints.files import model_metadata, save_tokens
+from vino_core.checkpoints.files import SAVED, model_metadata, read_metadata, save_tokens
 from vino_core.checkpoints.layouts import native_shapes
 from vino_core.cli import main
 from vino_core.config import ConnectorConfig
@@ -100,6 +100,40 @@ def test_a_folder_of_the_miniature(tmp_path: Path) -> None:
     vae = tmp_path / "vae.safetensors"
     save_file(load_file(vae), vae)  # as Wan's own, which names no system
     assert list(missing_kinds(take_inventory(tmp_path)[0])) == ["vae"]
+
+
+def linked(folder: Path, names: dict[str, str]) -> Path:
+    """`folder` with links to files of models/, by the place in `folder` at which each is to stand."""
+    for place, name in names.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place).symlink_to(ROOT / "models" / name)
+    return folder
+
+
+def test_vogue_tiny_lacks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """It has no learnable tokens, which its file does not say, and takes vino-tiny's VAE from the folder beside it."""
+    own = {f"vogue-tiny/{name}": f"vogue-tiny/{name}" for name in ("model.safetensors", "text_encoder.safetensors")}
+    comfyui = {
+        "diffusion_models/vogue_tiny.safetensors": "vogue-tiny/model.safetensors",
+        "text_encoders/vogue_tiny_text_encoder.safetensors": "vogue-tiny/text_encoder.safetensors",
+        "vae/vino_tiny_vae.safetensors": "vino-tiny/vae.safetensors",
+    }
+    models = ROOT / "models"
+    for folder in (models / "vogue-tiny", models, linked(tmp_path / "comfyui" / "models", comfyui)):
+        assert main(["doctor", "--models", str(folder), "--json"]) == 0
+        files = json.loads(capsys.readouterr().out)["files"]
+        assert files["missing"] == {} and files["problems"] == files["conflicts"] == []
+        vaes = [entry["details"] for entry in files["found"] if entry["kind"] == "vae"]
+        assert vaes == ["vino-tiny, in Wan 2.1's layout"]
+
+    alone = linked(tmp_path / "alone", own) / "vogue-tiny"
+    assert missing_kinds(take_inventory(alone)[0]) == {"vae": "vino-tiny's own: vino-tiny/vae.safetensors"}
+    without = {f"vino-tiny/{name}.safetensors": f"vino-tiny/{name}.safetensors" for name in ("model", "text_encoder")}
+    linked(alone.parent, without)
+    (alone.parent / "vino-tiny" / "vae.safetensors").write_bytes(b"")
+    found, problems = take_inventory(alone)
+    assert list(missing_kinds(found)) == ["vae"] and "the file is empty" in problems[0].reason
+    assert "vino-tiny_tokens.safetensors" in missing_kinds(take_inventory(alone.parent)[0])["tokens"]
 
 
 @pytest.mark.parametrize("option", ["--comfyui", "--models"])
@@ -196,6 +230,12 @@ def test_files_of_vogue(tmp_path: Path) -> None:
     assert "vogue_tokens.safetensors" in missing["tokens"]
     assert "Qwen2.5-VL-7B-Instruct" in missing["text encoder"]
     assert missing.keys() == {"tokens", "text encoder"}
+
+    # As ComfyUI's own nodes save it, without our metadata.
+    model = root / "vogue_a.safetensors"
+    stated = {name: read_metadata(model)[entry].encode() for entry, name in SAVED.items()}
+    save_file({**load_file(model), **{name: torch.tensor(list(text)).byte() for name, text in stated.items()}}, model)
+    assert "vogue_tokens.safetensors" in missing_kinds(take_inventory(root)[0])["tokens"]
 
     save_tokens(root / "vogue_tokens.safetensors", torch.zeros(10, 32), "vogue")
     (root / "qwen").mkdir()

@@ -48,7 +48,7 @@ def made_for(path: str | Path) -> System:
 
     Raises InputError when it cannot be read, and for a system that is unknown here.
     """
-    checkpoint = _described(path)
+    checkpoint = described(path)
     return system_of({"system": seems_for(checkpoint.tensors), **checkpoint.metadata}, path)
 
 
@@ -74,7 +74,7 @@ def saved_metadata(tensors: Mapping[str, Tensor]) -> dict[str, str]:
     return {key: bytes(tensors[name].tolist()).decode() for key, name in SAVED.items() if name in tensors}
 
 
-def _described(path: str | Path) -> Checkpoint:
+def described(path: str | Path) -> Checkpoint:
     """A checkpoint whose metadata holds what SAVED says too."""
     checkpoint = Checkpoint([path], strip=(COMFY_PREFIX,))
     stored = {name: checkpoint.read(name) for name in SAVED.values() if name in checkpoint.tensors}
@@ -196,7 +196,7 @@ def open_model(path: str | Path) -> tuple[Checkpoint, MMDiTConfig]:
 
     Raises InputError when the file is unreadable, another model, or its tensors do not fit its config.
     """
-    checkpoint = _described(path)
+    checkpoint = described(path)
     shapes = {name: shape for name, shape in checkpoint.shapes.items() if not _is_extra(name)}
     if "double_blocks.0.img_attn.qkv.weight" not in shapes or not any(f".{NORM}." in name for name in shapes):
         seems = guess_family(shapes)
@@ -311,7 +311,7 @@ def check_variant(path: str | Path, tokens: Tensor | None) -> None:
 
     `tokens`: as `load_tokens` returns them; None for none.
     """
-    checkpoint = _described(path)
+    checkpoint = described(path)
     wanted = checkpoint.metadata.get(LEARNABLE)
     if wanted is None:
         return

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checkpoints.files import COMFY_PREFIX, LEARNABLE, infer_mmdit_config, seems_for
+from ..checkpoints.files import COMFY_PREFIX, LEARNABLE, described, infer_mmdit_config, seems_for
 from ..checkpoints.header import Header, main_dtype, read_header, short_name
 from ..checkpoints.layouts import BEGIN, END, MARKED_TOKENS, NORM, TOKENS
+from ..commands.loading import standing
 from ..errors import InputError
 from ..systems import DEFAULT, SYSTEMS
 from ..systems.base import System
@@ -123,12 +124,22 @@ def inspect_file(path: Path) -> Found | None:
     kind = _identify(header) if header.tensors else None
     if kind is None:
         return None
+    if kind == "model":
+        header = header._replace(metadata=described(path).metadata)
     details, width = _describe(kind, header)
     names = (name.removeprefix(COMFY_PREFIX) for name in header.tensors)
     system = header.metadata.get("system", seems_for(names)) if kind in ("model", "tokens") else None
-    plain = header.metadata.get(LEARNABLE) == "0"
+    plain = kind == "model" and _is_plain(header.metadata, SYSTEMS.get(system or ""))
     dtype = short_name(main_dtype(header.tensors))
     return Found(kind, path, path.stat().st_size, dtype, details, width, system, plain)
+
+
+def _is_plain(metadata: Mapping[str, str], system: System | None) -> bool:
+    """Whether a model has no learnable tokens: by its own entry or, as only systems with variants write one, because
+    its system has none."""
+    if LEARNABLE in metadata:
+        return metadata[LEARNABLE] == "0"
+    return system is not None and system.learnable_tokens == 0
 
 
 def inspect_folder(path: Path) -> Found | None:
@@ -157,8 +168,21 @@ def _candidates(root: Path) -> Iterator[Path]:
         yield from sorted(folder.rglob("*.safetensors"))
 
 
+def _shared(found: Sequence[Found]) -> Iterator[Path]:
+    """The VAEs that `vino generate` takes from beside the folders found, for systems that work with another's."""
+    here = {entry.path.resolve() for entry in found}
+    for entry in found:
+        system = SYSTEMS.get(entry.system or "")
+        if system is not None and system.vae_of is not None and entry.path.name == "model.safetensors":
+            path = standing(entry.path.parent, "vae", system)
+            if path.is_file() and path.resolve() not in here:
+                here.add(path.resolve())
+                yield path
+
+
 def take_inventory(root: Path) -> tuple[list[Found], list[Problem]]:
-    """Our files under `root`: in ComfyUI's subfolders or, where there are none, anywhere below it."""
+    """Our files under `root`: in ComfyUI's subfolders or, where there are none, anywhere below it. VAEs that models
+    there share with a system beside `root` count too."""
     found: list[Found] = []
     problems: list[Problem] = []
     seen: set[Path] = set()
@@ -167,15 +191,21 @@ def take_inventory(root: Path) -> tuple[list[Found], list[Problem]]:
             seen.add(path.parent)
             folder = inspect_folder(path.parent)
             found += [folder] if folder else []
-        if any(entry.path == path.parent for entry in found):
-            continue
-        try:
-            entry = inspect_file(path)
-        except InputError as error:
-            problems.append(Problem(path, str(error)))
-            continue
-        found += [entry] if entry else []
+        if not any(entry.path == path.parent for entry in found):
+            _inspect(path, found, problems)
+    for path in list(_shared(found)):
+        _inspect(path, found, problems)
     return found, problems
+
+
+def _inspect(path: Path, found: list[Found], problems: list[Problem]) -> None:
+    """Add what a file is to us, if anything, to `found`, or to `problems` why it cannot be used."""
+    try:
+        entry = inspect_file(path)
+    except InputError as error:
+        problems.append(Problem(path, str(error)))
+        return
+    found += [entry] if entry else []
 
 
 def _wanted(found: Sequence[Found]) -> Iterator[tuple[System, bool, int]]:
@@ -215,11 +245,12 @@ def missing_kinds(found: Sequence[Found]) -> dict[str, str]:
 def _remedy(kind: str, system: System) -> str:
     published = system.published
     files = " ".join(file.name for file in published.files)
+    owner = system.vae_of
     return {
         "model": f"vino convert {files} --out FOLDER, of what was published; then move {system.name}_*.safetensors",
         "tokens": f"vino convert writes it beside the model: {system.name}_tokens.safetensors",
         "text encoder": f"{published.vlm_title}: one file for ComfyUI, or the published folder for `vino generate`",
-        "vae": "the VAE of HunyuanVideo (16 channels)",
+        "vae": "the VAE of HunyuanVideo (16 channels)" if owner is None else f"{owner}'s own: {owner}/vae.safetensors",
     }[kind]
 
 
