@@ -42,7 +42,10 @@ def launch(launcher: str, folder: Path) -> None:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(values))
     command = [sys.executable, "-m", *LAUNCHERS[launcher].split(), "-m", "vino_core.cli", "train", str(path)]
-    environment = {**os.environ, **ENVIRONMENT}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment, cwd=ROOT)
-    said = {"code": done.returncode, "out": done.stdout, "error": done.stderr}
+    options = {"capture_output": True, "text": True, "env": {**os.environ, **ENVIRONMENT}, "cwd": ROOT}
+    try:
+        done = subprocess.run(command, timeout=600, **options)
+        said = {"code": done.returncode, "out": done.stdout, "error": done.stderr}
+    except subprocess.TimeoutExpired as error:  # a failure of this launcher, not of all that runs behind it
+        said = {"code": None, "out": "", "error": str(error)}
     (folder / "launched.json").write_text(json.dumps(said))

@@ -280,7 +280,7 @@ class Worker:
                 env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=_beside_the_tests,
             )  # fmt: skip
 
-    def results(self, timeout: float = 900) -> Path:
+    def results(self, timeout: float = 1800) -> Path:
         """The folder, when all have ended. Raises AssertionError when the process itself fails."""
         code = self._process.wait(timeout)
         assert code == 0, self._log.read_text()[-3000:]
