@@ -183,11 +183,13 @@ def test_every_variant_of_vogue_is_a_valid_change_of_the_shipped_configs(tmp_pat
         blind = found[name, 3]
         assert blind.files.model.endswith(f"{name}/seed1/start.safetensors") and blind.system == system.name
         assert replace(blind, system="vogue-tiny").identity() == found["full", 3].identity(), "only the system differs"
-    names = ("full", "only_ti2v", "no_clip_edits", "clip_edits")
-    trained = {name: {k for k, task in found[name, 3].data.tasks.items() if task.weight} for name in names}
-    assert trained["only_ti2v"] == {"ti2v"} and "tv2v" not in trained["full"]
-    assert trained["full"] - trained["no_clip_edits"] == {"tiv2v"}
-    assert trained["clip_edits"] - trained["full"] == {"tv2v"}
+    trained = {
+        one.name: {k for k, task in found[one.name, 3].data.tasks.items() if task.weight} for one in VOGUE.variants
+    }
+    assert trained["full"] == {"t2i", "ti2i", "ti2i_baseimg"} and trained["only_referred"] == {"ti2i_baseimg"}
+    assert "tv2v" not in trained["zero_shot"] and {"ti2i", "tiv2v"} < trained["zero_shot"]
+    assert trained["zero_shot"] - trained["no_pictures"] == {"ti2i"}
+    assert trained["taught"] - trained["zero_shot"] == {"tv2v"}
 
 
 def test_studies_name_what_there_is() -> None:
@@ -259,8 +261,8 @@ def test_what_is_left_out_is_so_in_training_and_in_what_is_asked_for(tmp_path: P
 
 def test_vogue_goes_on_from_its_stage_2_and_reports(folder: Path) -> None:
     place = place_of(VOGUE, folder)
-    names = ("no_mmdit_visuals", "no_vlm_visuals", "full", "clip_edits", "no_clip_edits")
-    chosen = [replace(VOGUE.variant(name), exams=("ti2i",)) for name in names]
+    names = ("no_mmdit_visuals", "no_vlm_visuals", "full", "only_referred")
+    chosen = [replace(VOGUE.variant(name), exams=("ti2i_baseimg",)) for name in names]
     said: list[str] = []
     run_variants(place, chosen, (0,), Clock(None), said.append)
     trained = [line.split(":")[0].removeprefix(f"{place.out}/") for line in said if "from step" in line]
@@ -274,30 +276,29 @@ def test_vogue_goes_on_from_its_stage_2_and_reports(folder: Path) -> None:
     page = (folder / "docs/ablations.md").read_text()
     assert "## vogue-tiny" in page and "### Who sees the references" in page and "## vino-tiny" not in page
     assert "references to the MMDiT only | 3 (stage 3)" in page
-    losses = {name: held_out_loss(["ti2i"])(place.folder(name, 0)) for name in names}
+    losses = {name: held_out_loss(["ti2i_baseimg"])(place.folder(name, 0)) for name in names}
     assert None not in losses.values() and losses["no_mmdit_visuals"] != losses["full"]
     found = json.loads((place.out.parent / "results.json").read_text())["visuals"]
-    assert found["edits of pictures, held-out loss"]["full"]["0"] == losses["full"]
-    row = next(line for line in page.splitlines() if line.startswith("| edits of clips in words too"))
-    assert row.count("|") >= 3
+    assert found["with a reference, held-out loss"]["full"]["0"] == losses["full"]
+    assert "### One task against many" in page and "never taught" not in page
 
 
 def test_measures_of_an_exam_are_of_those_that_take_it(tmp_path: Path) -> None:
-    """One task against many: two exams, and each of the single models takes one of them."""
-    for name, exams in (("full", ("tiv2v", "ti2v")), ("only_tiv2v", ("tiv2v",)), ("only_ti2v", ("ti2v",))):
+    """Clip edits that were never taught: who had no edits of pictures is not asked for any."""
+    for name in ("zero_shot", "no_pictures", "taught"):
         folder = tmp_path / "vogue-tiny" / name / "seed0"
         for place in ("stage3/export", "exams"):
             (folder / place).mkdir(parents=True)
         (folder / "stage3/export/model.safetensors").touch()
-        for exam in exams:
-            row = {"followed": {"value": 0.25, "count": 8}, "kinds": {}}
-            report = {"settings": {"count": 8}, "tasks": {exam: row}}
-            (folder / f"exams/{exam}.json").write_text(json.dumps(report))
+        for exam in VOGUE.variant(name).exams:
+            rates = {"followed": {"value": 0.25, "count": 8}, "passed": {"value": 0.5, "count": 8}}
+            task = {**rates, "kinds": {"move": rates}}
+            (folder / f"exams/{exam}.json").write_text(json.dumps({"settings": {"count": 8}, "tasks": {exam: task}}))
     write_report(tmp_path, tmp_path / "docs")
     page = (tmp_path / "docs/ablations.md").read_text()
-    assert "| as shipped | 25.0 (n=1) | 25.0 (n=1) |" in page
-    assert "| clip edits with references only | 25.0 (n=1) | - |" in page
-    assert "| subjects in clips only | - | 25.0 (n=1) |" in page
+    assert "| edits of clips with references only | 25.0 (n=1) | 50.0 (n=1) | 25.0 (n=1) |" in page
+    assert "| no edits of pictures | 25.0 (n=1) | 50.0 (n=1) | - |" in page
+    assert "| edits of clips in words too | 25.0 (n=1) | 50.0 (n=1) | 25.0 (n=1) |" in page
 
 
 def test_one_base_is_for_one_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,6 +28,7 @@ def test_all_shipped_configs_are_there() -> None:
     assert {path.stem for path in SHIPPED} == wanted | {
         "tiny_stage0",
         "tiny_stage0_clips",
+        "tiny_stage0_fine",
         "tiny_stage3_more",
         "vogue_tiny_stage0",
         "lora_finetune",
