@@ -108,7 +108,8 @@ class VINOReferences(io.ComfyNode):
                     max=MAX_FRAMES,
                     step=TEMPORAL_STRIDE,
                     tooltip="Frames to generate: 1 for a picture, or 5, 9, 13 ... 89 (VOGUE: 129) for a video at 24 "
-                    "frames per second. A reference video gives as many frames, fewer when it is shorter.",
+                    "frames per second. A reference video gives as many frames, fewer when it is shorter. VOGUE's "
+                    "tasks t2i, i2i_edit and i+i2i_edit take 1 only.",
                 ),
                 io.Combo.Input(
                     "task",

@@ -178,6 +178,24 @@ def test_a_first_frame_of_another_aspect_decides_the_size() -> None:
 
 
 @pytest.mark.parametrize(
+    ("task", "images", "clips"), [("t2i", 0, "t2v"), ("i2i_edit", 1, "i2v, multiid"), ("i+i2i_edit", 2, "multiid")]
+)
+def test_a_clip_where_the_instruction_says_picture(task: str, images: int, clips: str) -> None:
+    """The mirror of a clip that goes on from a picture and has one frame."""
+    references = prepared(task, [picture()] * images)
+    request(task, references).validate(VOGUE)
+    refused(
+        request(task, references, frames=9),
+        rf"frames is 9, and the task {re.escape(task)} makes a picture",
+        rf"Set the number of frames to 1 \(length at VINO References, or --frames\).*\({clips}\)",
+    )
+    request("multiid", prepared("multiid", [picture()], size=(48, 64)), frames=1).validate(VOGUE)
+    plain = replace(request(frames=9), task=None)
+    for same_way in (None, "t2i", "ti2i_baseimg", "t2v"):
+        replace(plain, task=same_way).validate(VINO)  # no instruction reaches the model
+
+
+@pytest.mark.parametrize(
     ("task", "images", "videos", "message"),
     [
         ("multiid", 17, 0, r"takes 1 to 16 picture\(s\) and 0 video\(s\), not 17 and 0"),

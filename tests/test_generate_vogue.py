@@ -359,6 +359,8 @@ def test_a_file_that_is_no_model_is_named_first(
         (("--video", "nowhere.mp4"), "there is no file 'nowhere.mp4'"),
         (("--image", PICTURE) * 17, "task 'multiid' takes 1 to 16 picture(s) and 0 video(s), not 17 and 0"),
         (("--preset", "t2v", "--image", PICTURE), "task 't2v' takes 0 picture(s) and 0 video(s), not 1 and 0"),
+        (("--preset", "t2i"), "frames is 5, and the task t2i makes a picture. Set the number of frames to 1"),
+        (("--preset", "i2i_edit", "--image", PICTURE), "makes a video of the same input (i2v, multiid)"),
         (("--text-scale", 1), "text_scale is 1.0; vogue takes values above 1 only"),
         (("--width", 60, "--height", 48), "The nearest is 64 x 48"),
         (("--preset", "multiid", "--base-image", *("--image", PICTURE) * 2), "Choose the task i+i2i_edit"),

@@ -71,6 +71,10 @@ def test_automatic_size_is_that_of_the_task(length: int, slots: dict, size: tupl
     assert tuple(result) == size
 
 
+def test_vino_makes_clips_and_pictures_in_the_same_way() -> None:
+    assert run(length=81, task="t2i")[1:] == (640, 640, 81)
+
+
 def test_a_video_decides_size_and_length() -> None:
     prepared, width, height, length = run(length=81, videos={"video_1": video()})
     frames = as_vino(prepared).videos[0].frames

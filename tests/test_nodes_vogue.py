@@ -121,6 +121,8 @@ def test_a_task_prepares_its_pictures() -> None:
         ({"task": "i2i_edit", "clip": None}, "task 'i2i_edit': vino does not know it; .*a task of vogue.*to clip"),
         ({"task": "multiid"}, r"'multiid' takes 1 to 16 picture\(s\) and 0 video\(s\), not 0 and 0"),
         ({"task": "i2v", "images": 1}, "goes on from a picture: frames is 1"),
+        ({"task": "t2i", "length": 81}, r"frames is 81, and the task t2i makes a picture.*1 \(length at VINO.*\(t2v\)"),
+        ({"task": "i2i_edit", "images": 1, "length": 81}, r"makes a picture.*\(i2v, multiid\)"),
         (
             {"images": 1, "size": {"size": "custom", "width": 96, "height": 64}},
             "prepared for 64 x 48.*one size for all",

@@ -10,7 +10,7 @@ from .errors import InputError
 from .media.references import References
 from .media.sizing import check_frames, check_size
 from .systems.base import Arrangement, System
-from .tasks import get_preset
+from .tasks import check_picture, get_preset
 
 Posterior = Literal["mode", "sample"]
 
@@ -83,8 +83,10 @@ class Request:
 
 def check_references(system: System, task: str, references: References, width: int, height: int, frames: int) -> None:
     """Raise InputError when `task` cannot take these references, or not for a result of this size."""
+    counts = len(references.images), len(references.videos)
     get_preset(system, task)
-    arrangement = system.arrange(task, len(references.images), len(references.videos))
+    arrangement = system.arrange(task, *counts)
+    check_picture(system, task, *counts, frames)
     if arrangement.first_frame is not None and frames == 1:
         raise InputError(f"{task} goes on from a picture: frames is 1, it must be at least 5.")
     for index in arrangement.after:

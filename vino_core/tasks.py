@@ -65,6 +65,27 @@ def get_preset(system: System, name: str) -> Preset:
     return system.presets[name]
 
 
+def check_picture(system: System, task: str, images: int, videos: int, frames: int) -> None:
+    """Raise InputError when the instruction of `task` makes a picture of so many references, and `frames` a clip."""
+    preset = get_preset(system, task)
+    if not preset.instruction or preset.frames > 1 or frames == 1:
+        return
+    longer = [name for name, other in system.presets.items() if other.frames > 1]
+    clips = [name for name in longer if _takes(system, name, images, videos)]
+    raise InputError(
+        f"frames is {frames}, and the task {task} makes a picture. Set the number of frames to 1 (length at VINO "
+        f"References, or --frames), or choose a task that makes a video of the same input ({', '.join(clips)})."
+    )
+
+
+def _takes(system: System, task: str, images: int, videos: int) -> bool:
+    try:
+        system.arrange(task, images, videos)
+    except InputError:
+        return False
+    return True
+
+
 def prepare_references(
     system: System,
     task: str,

@@ -19,7 +19,16 @@ from ..media.output import check_folder
 from ..media.sizing import check_frames, check_size
 from ..systems import THINKING, check_thinking, get_thinking
 from ..systems.base import System
-from ..tasks import UNDERSTANDING, Task, get_preset, load_tasks, prepare_question, prepare_references, target_size
+from ..tasks import (
+    UNDERSTANDING,
+    Task,
+    check_picture,
+    get_preset,
+    load_tasks,
+    prepare_question,
+    prepare_references,
+    target_size,
+)
 from .loading import (
     add_file_arguments,
     add_machine_arguments,
@@ -139,9 +148,12 @@ def _check_single(task: Task, arguments: argparse.Namespace, system: System) -> 
     list such items fail alone."""
     for path in task.missing:
         raise InputError(f"there is no file '{path}'. Check the paths at --image and --video.")
+    counts = len(task.images), len(task.videos)
     if task.preset != UNDERSTANDING:
-        system.arrange(task.preset, len(task.images), len(task.videos))
-        check_base_image(system, task.base_image, task.preset, len(task.images), len(task.videos))
+        system.arrange(task.preset, *counts)
+        check_base_image(system, task.base_image, task.preset, *counts)
+        if arguments.frames is not None:
+            check_picture(system, task.preset, *counts, arguments.frames)
     if arguments.text_scale is not None:
         check_scales(system, arguments.text_scale)
     if arguments.width is not None and arguments.height is not None:
