@@ -18,6 +18,7 @@ from .types import PreparedReferences, ReferencesType, TargetSize
 
 AUTO = "auto"
 SCALED = "scaled"
+LAST_IMAGE = "last image"
 MAX_IMAGES = 16
 MAX_VIDEOS = 4
 
@@ -80,7 +81,7 @@ class VINOReferences(io.ComfyNode):
                                 ),
                             ],
                         ),
-                        io.DynamicCombo.Option("last image", []),
+                        io.DynamicCombo.Option(LAST_IMAGE, []),
                         io.DynamicCombo.Option("first video", []),
                         io.DynamicCombo.Option(
                             SCALED,
@@ -174,6 +175,8 @@ def _prepare(
             f"size is '{SCALED}', but the task {task} scales no picture or video to what it makes. Choose 'custom' and "
             "give width and height."
         )
+    if size["size"] == LAST_IMAGE:
+        _check_last_image(system, task, len(pictures), len(clips))
     chosen = (size["height"], size["width"]) if size["size"] == "custom" else None
     scaled = {"area": size["area"]} if size["size"] == SCALED else {}
     references = prepare_references(system, task, pictures, clips, length, chosen, **scaled)
@@ -194,6 +197,19 @@ def _check_length(length: int, system: System) -> None:
     check_frames(length, system.max_frames)
 
 
+def _check_last_image(system: System, task: str, pictures: int, clips: int) -> None:
+    """Raise InputError when the last picture is to decide the size, and `task` gives it the size of the result."""
+    if not (system.one_size and pictures):
+        return
+    deciding = system.arrange(task, pictures, clips).conditions
+    if pictures - 1 not in deciding:
+        instead = f"'{AUTO}' or '{SCALED}'" if deciding else "'custom' and give width and height"
+        raise InputError(
+            f"size is '{LAST_IMAGE}', but in the task {task} the picture is fitted into the result's size and does "
+            f"not decide it. Choose {instead}."
+        )
+
+
 def _result_size(
     size: io.DynamicCombo.Type, references: References, length: int, preset: Preset
 ) -> tuple[int, int, int]:
@@ -201,7 +217,7 @@ def _result_size(
     choice = size["size"]
     if choice == "custom":
         return size["height"], size["width"], length
-    if choice == "last image":
+    if choice == LAST_IMAGE:
         if not references.images:
             raise InputError("size is 'last image', but no image is connected. Connect one or choose 'custom'.")
         return *references.images[-1].packed.shape[:2], length

@@ -24,6 +24,7 @@ from vino_core.systems.vogue import VOGUE
 
 AUTO = {"size": "auto"}
 CUSTOM = {"size": "custom", "width": 64, "height": 48}
+LAST = {"size": "last image"}
 AREA = 64 * 48
 
 
@@ -89,6 +90,8 @@ def empty(width: int, height: int, length: int) -> Any:
         (1, 0, 1, AUTO, "i2i_edit", (64, 48, 1)),
         (2, 0, 129, AUTO, "multiid", (832, 480, 129)),
         (2, 0, 5, CUSTOM, "multiid", (64, 48, 5)),
+        (1, 0, 1, LAST, "i2i_edit", (64, 48, 1)),
+        (1, 0, 5, LAST, "i2v", (64, 48, 5)),
         (0, 1, 9, AUTO, "v2v_edit", (64, 48, 9)),
         (1, 1, 81, AUTO, "i+v2v_edit", (64, 48, 13)),
     ],
@@ -130,6 +133,9 @@ def test_a_task_prepares_its_pictures() -> None:
         ({"length": 133}, "129"),
         ({"length": 129, "clip": None}, "length is 129, and vino makes 89 frames.*those of vogue, connect their text"),
         ({"size": {"size": "scaled", "area": 4000}}, "size is 'scaled', but the task t2i scales no picture.*'custom'"),
+        ({"images": 2, "size": LAST}, "size is 'last image', but in the task multiid .*Choose 'custom' and give"),
+        ({"images": 1, "videos": 1, "length": 9, "size": LAST}, r"task i\+v2v_edit .*Choose 'auto' or 'scaled'"),
+        ({"size": LAST}, "size is 'last image', but no image is connected"),
         ({"images": 1, "size": {"size": "scaled", "area": 9}}, "area is 9 pixels; it must lie between 256"),
     ],
 )
