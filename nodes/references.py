@@ -10,7 +10,7 @@ from ..vino_core.media.sizing import MAX_PIXELS, TARGET_AREA, TEMPORAL_STRIDE, c
 from ..vino_core.request import check_references
 from ..vino_core.systems import MAX_FRAMES, SYSTEMS, UNIT
 from ..vino_core.systems.base import Preset, System
-from ..vino_core.tasks import get_preset, prepare_references, target_size
+from ..vino_core.tasks import check_scaled, get_preset, prepare_references, target_size
 from .comfy.pixels import clip_of, numbered, to_uint8
 from .comfy.systems import clip_system, expect_task
 from .presets import TASKS, TASKS_TOOLTIP
@@ -170,15 +170,11 @@ def _prepare(
     clips = [clip_of(video, name) for name, video in numbered(videos)]
     task = task or system.default_task(len(pictures), len(clips), length, False)
     preset = get_preset(system, task)
-    if size["size"] == SCALED and None not in (preset.width, preset.height):
-        raise InputError(
-            f"size is '{SCALED}', but the task {task} scales no picture or video to what it makes. Choose 'custom' and "
-            "give width and height."
-        )
     if size["size"] == LAST_IMAGE:
         _check_last_image(system, task, len(pictures), len(clips))
     chosen = (size["height"], size["width"]) if size["size"] == "custom" else None
     scaled = {"area": size["area"]} if size["size"] == SCALED else {}
+    check_scaled(system, task, scaled.get("area"), of_result=True)
     references = prepare_references(system, task, pictures, clips, length, chosen, **scaled)
     height, width, frames = _result_size(size, references, length, preset)
     check_size(width, height, system.unit)

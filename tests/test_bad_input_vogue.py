@@ -40,7 +40,7 @@ from vino_core.sampling.guidance import Branch
 from vino_core.systems import expect_system
 from vino_core.systems.vino import VINO
 from vino_core.systems.vogue import VOGUE
-from vino_core.tasks import get_preset, load_tasks, prepare_references, target_size
+from vino_core.tasks import check_scaled, get_preset, load_tasks, prepare_references, target_size
 
 AREA = 64 * 48
 QUERIES = VOGUE.with_tokens
@@ -193,6 +193,22 @@ def test_a_clip_where_the_instruction_says_picture(task: str, images: int, clips
     plain = replace(request(frames=9), task=None)
     for same_way in (None, "t2i", "ti2i_baseimg", "t2v"):
         replace(plain, task=same_way).validate(VINO)  # no instruction reaches the model
+
+
+@pytest.mark.parametrize("task", ["t2i", "t2v", "multiid"])
+def test_an_area_that_nothing_is_scaled_to(task: str) -> None:
+    with pytest.raises(InputError, match=f"area is 4000 pixels, but the task {task} scales no picture.*give width"):
+        check_scaled(VOGUE, task, 4000)
+    check_scaled(VOGUE, task, None)
+    for decided in ("i2v", "i2i_edit", "i+v2v_edit"):
+        check_scaled(VOGUE, decided, 4000)
+
+
+def test_an_area_scales_vinos_references_if_not_its_result() -> None:
+    check_scaled(VINO, "ti2v", 4000)
+    check_scaled(VINO, "ti2i", 4000, of_result=True)
+    with pytest.raises(InputError, match="the task ti2v scales no picture or video to what it makes"):
+        check_scaled(VINO, "ti2v", 4000, of_result=True)
 
 
 @pytest.mark.parametrize(

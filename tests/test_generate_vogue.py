@@ -306,6 +306,19 @@ def test_a_row_of_a_list_may_be_a_question(files: Path, tmp_path: Path, terse: N
     assert drawn(files, tmp_path / "out", *words) == 0
 
 
+def test_a_row_that_scales_nothing_fails_alone(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    rows = [
+        {"index": "new", "task": "t2i", "caption": "x"},
+        {"index": "edit", "task": "i2i_edit", "caption": "x", "ref_image_paths": [PICTURE]},
+    ]
+    (tmp_path / "list.json").write_text(json.dumps(rows))
+    words = ("--tasks", tmp_path / "list.json", "--area", 3072, "--frames", 1)
+    assert drawn(files, tmp_path / "out", *words) == 1
+    shown = capsys.readouterr().err
+    assert "the task t2i scales no picture" in shown and "1 of 2 failed: new" in shown
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"edit.png", "edit.json"}
+
+
 def test_a_question_shows_things_at_their_published_size() -> None:
     made = prepare_question(VOGUE, [torch.zeros(1080, 1920, 3, dtype=torch.uint8)])
     assert tuple(made.images[0].pixels.shape) == (720, 1280, 3)
@@ -361,6 +374,8 @@ def test_a_file_that_is_no_model_is_named_first(
         (("--preset", "t2v", "--image", PICTURE), "task 't2v' takes 0 picture(s) and 0 video(s), not 1 and 0"),
         (("--preset", "t2i"), "frames is 5, and the task t2i makes a picture. Set the number of frames to 1"),
         (("--preset", "i2i_edit", "--image", PICTURE), "makes a video of the same input (i2v, multiid)"),
+        (("--preset", "t2i", "--frames", 1, "--area", 3072), "area is 3072 pixels, but the task t2i scales no picture"),
+        (("--preset", "multiid", "--image", PICTURE, "--area", 3072), "('custom' at VINO References, or --width and"),
         (("--text-scale", 1), "text_scale is 1.0; vogue takes values above 1 only"),
         (("--width", 60, "--height", 48), "The nearest is 64 x 48"),
         (("--preset", "multiid", "--base-image", *("--image", PICTURE) * 2), "Choose the task i+i2i_edit"),

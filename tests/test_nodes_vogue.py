@@ -132,7 +132,7 @@ def test_a_task_prepares_its_pictures() -> None:
         ),
         ({"length": 133}, "129"),
         ({"length": 129, "clip": None}, "length is 129, and vino makes 89 frames.*those of vogue, connect their text"),
-        ({"size": {"size": "scaled", "area": 4000}}, "size is 'scaled', but the task t2i scales no picture.*'custom'"),
+        ({"size": {"size": "scaled", "area": 4000}}, "area is 4000 pixels, but the task t2i scales no .*'custom'"),
         ({"images": 2, "size": LAST}, "size is 'last image', but in the task multiid .*Choose 'custom' and give"),
         ({"images": 1, "videos": 1, "length": 9, "size": LAST}, r"task i\+v2v_edit .*Choose 'auto' or 'scaled'"),
         ({"size": LAST}, "size is 'last image', but no image is connected"),

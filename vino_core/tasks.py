@@ -86,6 +86,19 @@ def _takes(system: System, task: str, images: int, videos: int) -> bool:
     return True
 
 
+def check_scaled(system: System, task: str, area: int | None, of_result: bool = False) -> None:
+    """Raise InputError when an area in pixels is given and `task` scales nothing to it, as it has a size of its own.
+
+    `of_result`: the result is to have that area too. Otherwise references may, where each can have its own size.
+    """
+    preset = get_preset(system, task)
+    if area is not None and (of_result or system.one_size) and None not in (preset.width, preset.height):
+        raise InputError(
+            f"area is {area} pixels, but the task {task} scales no picture or video to what it makes. Leave it out and "
+            "give width and height ('custom' at VINO References, or --width and --height)."
+        )
+
+
 def prepare_references(
     system: System,
     task: str,

@@ -23,6 +23,7 @@ from ..tasks import (
     UNDERSTANDING,
     Task,
     check_picture,
+    check_scaled,
     get_preset,
     load_tasks,
     prepare_question,
@@ -81,7 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--steps", type=int)
     how.add_argument("--seed", type=int, help="of every item without a seed of its own; default: drawn and recorded")
     how.add_argument("--posterior", choices=("mode", "sample"), default="mode", help="how references become latents")
-    how.add_argument("--area", type=int, help="pixels of a prepared reference (default: the system's)")
+    how.add_argument(
+        "--area",
+        type=int,
+        help="pixels of a prepared reference (default: the system's); VOGUE: of what is edited or animated, and so of "
+        "the result",
+    )
     how.add_argument(
         "--tags", action="store_true", help="'Image 1: ', 'Video 1: ' before references (VOGUE; VINO has labels anyway)"
     )
@@ -152,6 +158,7 @@ def _check_single(task: Task, arguments: argparse.Namespace, system: System) -> 
     if task.preset != UNDERSTANDING:
         system.arrange(task.preset, *counts)
         check_base_image(system, task.base_image, task.preset, *counts)
+        check_scaled(system, task.preset, arguments.area)
         if arguments.frames is not None:
             check_picture(system, task.preset, *counts, arguments.frames)
     if arguments.text_scale is not None:
@@ -353,6 +360,7 @@ class _Generator:
         preset = get_preset(system, task.preset)
         frames = preset.frames if arguments.frames is None else arguments.frames
         height, width = arguments.height or preset.height, arguments.width or preset.width
+        check_scaled(system, task.preset, arguments.area)
         references = prepare_references(
             system,
             task.preset,
