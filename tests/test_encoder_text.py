@@ -109,6 +109,13 @@ def test_the_end_of_the_turn_ends_the_text(engine: TransformersEngine) -> None:
     assert counts == [0, 1, 2]
 
 
+def test_an_empty_answer_is_an_error(engine: TransformersEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    for nothing in ("", " \n"):
+        monkeypatch.setattr(engine, "generate", lambda *_, text=nothing: text)
+        with pytest.raises(InputError, match="the text encoder wrote nothing. Show it what the question is about"):
+            ask(engine, VINO, "What is red?")
+
+
 def test_text_can_be_interrupted_between_tokens(engine: TransformersEngine) -> None:
     def stop(count: int) -> None:
         if count == 2:

@@ -23,6 +23,7 @@ from vino_core.config import ConnectorConfig
 from vino_core.encoder.encode import encode_branches
 from vino_core.encoder.engine import Sampling
 from vino_core.encoder.prompt import build_prompt
+from vino_core.encoder.transformers_engine import TransformersEngine
 from vino_core.encoder.understand import ask
 from vino_core.errors import InputError
 from vino_core.mmdit.model import MMDiT
@@ -292,6 +293,16 @@ def test_a_question_is_answered_by_the_text_encoder_alone(
     assert text == "What is this?" and picture[0] == 1 and frames[0] == 7, "13 frames, the last one twice"
     assert main(["generate", *map(str, [*named, "--out", tmp_path / "out", *words[:1], " ", *words[2:]])]) == 1
     assert "the question is empty. Write in --prompt" in capsys.readouterr().err
+
+
+def test_no_answer_is_no_result(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TransformersEngine, "generate", lambda *_: "")
+    assert drawn(files, tmp_path / "out", "--preset", "understanding", "--prompt", "What is red?") == 1
+    shown = capsys.readouterr()
+    assert "failed: answer: the text encoder wrote nothing. Show it what" in shown.err and "answer:" not in shown.out
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_row_of_a_list_may_be_a_question(files: Path, tmp_path: Path, terse: None) -> None:

@@ -364,3 +364,10 @@ def test_the_text_encoder_answers() -> None:
     refs = references(1, 1, 9)[0]
     with torch.inference_mode():
         assert isinstance(nodes().VINOAsk.execute(clip(), refs, "What is this?", 3, 0.0, 0)[0], str)
+
+
+def test_no_answer_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = references()[0]
+    monkeypatch.setattr(pack("nodes.comfy.vlm").ComfyVLM, "generate", lambda *_: "")
+    with torch.inference_mode(), pytest.raises(error(), match="wrote nothing. Show it .*VINO References, or"):
+        nodes().VINOAsk.execute(clip(), refs, "What is red?", 3, 0.0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ..errors import InputError
 from ..systems.base import System
 from .encode import EncodedVisual, embed_prompt
 from .engine import Sampling, VLMEngine
@@ -35,9 +36,15 @@ def ask(
 ) -> str:
     """The VLM's answer to a question, with the system sentence used for generation.
 
-    `sampling` None is `usual_sampling`.
+    `sampling` None is `usual_sampling`. Raises InputError when the answer is empty.
     """
-    return _answer(engine, system, question, visuals, False, sampling, on_token)
+    answer = _answer(engine, system, question, visuals, False, sampling, on_token)
+    if not answer.strip():
+        raise InputError(
+            "answer: the text encoder wrote nothing. Show it what the question is about (VINO References, or --image "
+            "and --video), ask in other words, or, in VINO Ask, try another seed with a temperature above 0."
+        )
+    return answer
 
 
 def usual_sampling(system: System) -> Sampling:
