@@ -234,3 +234,11 @@ def test_prompts_of_any_kind(files, tmp_path, task_list) -> None:
     content = [{**row, "caption": text} for row, text in zip(rows("a", "b", "c", "d"), prompts, strict=True)]
     assert generate(files, tmp_path / "out", "--tasks", task_list(content), *SIZE) == 0
     assert len(list((tmp_path / "out").glob("*.png"))) == 4
+
+
+def test_a_question_needs_neither_tokens_nor_vae(files, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TransformersEngine, "generate", lambda *_: "a fox")
+    given = [word for option, path in zip(files[::2], files[1::2], strict=True)
+             if option in ("--model", "--text-encoder") for word in (option, path)]  # fmt: skip
+    assert generate(given, tmp_path, "--preset", "understanding", "--prompt", "What is it?") == 0
+    assert only(tmp_path, "*_understanding.txt").read_text() == "a fox\n"

@@ -282,8 +282,8 @@ def test_a_question_is_answered_by_the_text_encoder_alone(
     )
     clip = write_clip(tmp_path / "clip.mp4", moving_bar(14))
     words = ("--prompt", "What is this?", "--preset", "understanding", "--video", clip, "--image", PICTURE)
-    named = ["--model", files / "vogue_hidden.safetensors", "--vae", files / "vae", "--dtype", "float32"]
-    named += ["--text-encoder", files / "qwen_2.5_vl_7b_queries.safetensors", "--device", "cpu", "--area", 3072]
+    named = ["--model", files / "vogue_hidden.safetensors", "--dtype", "float32", "--device", "cpu", "--area", 3072]
+    named += ["--text-encoder", files / "qwen_2.5_vl_7b_queries.safetensors"]
     assert main(["generate", *map(str, [*named, "--out", tmp_path / "out", *words])]) == 0
     (answer,) = (tmp_path / "out").glob("*_understanding.txt")
     record = json.loads(answer.with_suffix(".json").read_text())
@@ -293,6 +293,25 @@ def test_a_question_is_answered_by_the_text_encoder_alone(
     assert text == "What is this?" and picture[0] == 1 and frames[0] == 7, "13 frames, the last one twice"
     assert main(["generate", *map(str, [*named, "--out", tmp_path / "out", *words[:1], " ", *words[2:]])]) == 1
     assert "the question is empty. Write in --prompt" in capsys.readouterr().err
+
+
+def test_only_questions_need_no_vae(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, terse: None) -> None:
+    row = {"index": "ask", "task": "understanding", "caption": "What is it?", "ref_image_paths": [PICTURE]}
+    named = ["--model", files / "vogue_queries.safetensors", "--tasks", tmp_path / "list.json", "--out", tmp_path / "a"]
+    named += ["--dtype", "float32", "--device", "cpu", "--area", 3072]
+    encoder = ["--text-encoder", files / "qwen_2.5_vl_7b_queries.safetensors"]
+
+    def made(rows: list[dict[str, object]], *words: object) -> int:
+        (tmp_path / "list.json").write_text(json.dumps(rows))
+        return main(["generate", *map(str, [*named, *words])])
+
+    assert made([row], *encoder) == 0 and (tmp_path / "a" / "ask.txt").is_file()
+    for rows, words, option in (
+        ([row], (), "--text-encoder"),
+        ([row, {**row, "index": "edit", "task": "i2i_edit"}], encoder, "--vae"),
+    ):
+        assert made(rows, *words, "--overwrite") == 1
+        assert f"{option}: not given. Name the file" in capsys.readouterr().err
 
 
 def test_no_answer_is_no_result(

@@ -31,8 +31,10 @@ from ..tasks import (
     target_size,
 )
 from .loading import (
+    PARTS,
     add_file_arguments,
     add_machine_arguments,
+    check_given,
     choose_system,
     given_files,
     load_pipeline,
@@ -100,12 +102,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if (arguments.prompt is None) == (arguments.tasks is None):
         raise InputError("Give either --prompt or --tasks.")
-    system = choose_system(arguments)
+    system = choose_system(arguments, complete=False)
     tasks = load_tasks(arguments.tasks, system) if arguments.tasks else [_single(arguments, system)]
     if arguments.frames is not None:
         check_frames(arguments.frames, system.max_frames)
     if arguments.preset:
         tasks = [replace(task, preset=arguments.preset) for task in tasks]
+    asking = all(task.preset == UNDERSTANDING for task in tasks)
+    check_given(arguments, system, ("text_encoder",) if asking else PARTS)
     if arguments.think:
         tasks = [replace(task, think=arguments.think) for task in tasks]
     if arguments.tags:

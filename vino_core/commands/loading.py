@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,12 +63,13 @@ def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
     machine.add_argument("--vae-tiling", action="store_true", help="decode in tiles: less memory, slower")
 
 
-def choose_system(arguments: argparse.Namespace) -> System:
+def choose_system(arguments: argparse.Namespace, complete: bool = True) -> System:
     """The system to use: --system, else the one that the model file names or seems made for; its variant for learnable
     tokens where there is a file of them.
 
     Where --model is a folder of all files, those of them that have no option of their own are written into
-    `arguments`. Raises InputError when one is missing, or when the model file cannot be read.
+    `arguments`. Raises InputError when the model file cannot be read and, if the files are to be `complete`, as
+    `check_given` does.
     """
     from ..checkpoints.files import made_for, open_model
 
@@ -77,17 +79,32 @@ def choose_system(arguments: argparse.Namespace) -> System:
         arguments.model = folder / "model.safetensors"
     system = made_for(arguments.model) if arguments.system is None else get_system(arguments.system)
     for name in PARTS[1:]:
-        optional = name == "tokens" and system.learnable_tokens == 0
         path = standing(folder, name, system)
-        if getattr(arguments, name) is None and whole and (path.exists() or not optional):
+        if getattr(arguments, name) is None and whole and (path.exists() or not _optional(name, system)):
             setattr(arguments, name, path)
-        if getattr(arguments, name) is None and not optional:
-            open_model(arguments.model)  # what is no model tells nothing about the files that belong to it
+    if any(_lacking(arguments, system, name) for name in PARTS):
+        open_model(arguments.model)  # what is no model tells nothing about the files that belong to it
+    if complete:
+        check_given(arguments, system)
+    return system.for_tokens(arguments.tokens)
+
+
+def check_given(arguments: argparse.Namespace, system: System, parts: Sequence[str] = PARTS) -> None:
+    """Raise InputError when the system needs one of the `parts` of which there is no file."""
+    for name in parts:
+        if _lacking(arguments, system, name):
             names = ", ".join(f"{part}.safetensors" for part in PARTS)
             raise InputError(
                 f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}."
             )
-    return system.for_tokens(arguments.tokens)
+
+
+def _lacking(arguments: argparse.Namespace, system: System, name: str) -> bool:
+    return getattr(arguments, name) is None and not _optional(name, system)
+
+
+def _optional(name: str, system: System) -> bool:
+    return name == "tokens" and system.learnable_tokens == 0
 
 
 def load_text_encoder(arguments: argparse.Namespace, system: System) -> TransformersEngine:
