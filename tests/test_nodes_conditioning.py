@@ -284,14 +284,23 @@ def test_denoise_keeps_the_end_of_a_longer_schedule() -> None:
     assert torch.equal(scheduler.execute(5, 7.0, 0.5)[0], scheduler.execute(10, 7.0, 1.0)[0][-6:])
 
 
-def test_text_of_the_encoder_reaches_the_wire() -> None:
+def test_text_of_the_encoder_reaches_the_wire(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The random text encoder has no words: what it would write is given."""
+    engine = pack("nodes.comfy.vlm").ComfyVLM
+
+    def generate(self: Any, x: Tensor, positions: Tensor, injection: Any, sampling: Any, *others: Any) -> str:
+        return f"{sampling.max_new_tokens} tokens at {sampling.temperature:g}, seed {sampling.seed}"
+
+    monkeypatch.setattr(engine, "generate", generate)
     with torch.inference_mode():
         written = nodes().VINOPromptRewriter.execute(clip(), references(1), "Make it blue.", 4, 0.0, 0)[0]
-        answer = nodes().VINOAsk.execute(clip(), references(1), "What is this?", 4, 1.0, 7)[0]
-        again = nodes().VINOAsk.execute(clip(), references(1), "What is this?", 4, 1.0, 7)[0]
-    assert isinstance(written, str) and answer == again
+        answer = nodes().VINOAsk.execute(clip(), references(1), "What is this?", 5, 1.0, 7)[0]
+    assert (written, answer) == ("4 tokens at 0, seed 0", "5 tokens at 1, seed 7")
     with pytest.raises(error(), match="question: it is empty"):
         nodes().VINOAsk.execute(clip(), references(1), "  ", 4, 0.0, 0)
+    monkeypatch.setattr(engine, "generate", lambda *given: " ")
+    with torch.inference_mode(), pytest.raises(error(), match="wrote nothing"):
+        nodes().VINOAsk.execute(clip(), references(1), "What is this?", 4, 0.0, 0)
 
 
 def test_preset_hands_out_the_published_settings() -> None:
