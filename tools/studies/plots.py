@@ -139,7 +139,7 @@ def dot_plot(
             reach = 22 * _FINE
             draw.line([(middle - reach, mean), (middle + reach, mean)], fill=colour, width=3 * _FINE)
             label = f"{fmean(variants[name]):.4g}"
-            text(draw, (middle + reach + 4 * _FINE, mean), label, colour, 13, "lm")
+            text(draw, (middle, mean - 7 * _FINE), label, colour, 13, "mb")
     _heading(draw, title, names, width)
     return image.resize(size, Image.LANCZOS)
 

@@ -53,7 +53,7 @@ VOGUE = Course(
     changes=("optimizer.muon_rate=1.0e-3", *(f"data.tasks.{task}.batch={batch}" for task, batch in _BATCHES.items())),
     exams=_EXAMS,
     variants=(
-        Variant("full", "as shipped", _weighted(_PICTURES), _SEEN),
+        Variant("full", "references to both, all picture tasks", _weighted(_PICTURES), _SEEN),
         Variant("no_vlm_visuals", "references to the MMDiT only", _weighted(_PICTURES), _SEEN, system=MMDIT_ALONE),
         Variant("no_mmdit_visuals", "references to the text encoder only", _weighted(_PICTURES), _SEEN,
                 system=VLM_ALONE),
@@ -66,7 +66,7 @@ VOGUE = Course(
         Study(
             "visuals",
             "Who sees the references",
-            "As shipped, both do: the text encoder as pictures, the MMDiT as latents.",
+            "In VOGUE both do: the text encoder as pictures, the MMDiT as latents.",
             ("full", "no_vlm_visuals", "no_mmdit_visuals"),
             (*_EDITS, *_REFERRED),
         ),
