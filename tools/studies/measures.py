@@ -65,12 +65,6 @@ def held_out_loss(tasks: Sequence[str]) -> Callable[[Path], float | None]:
     return of
 
 
-def final_loss(folder: Path) -> float | None:
-    """Mean over the last fifth of the last stage's steps, each task counting the same."""
-    found = [fmean(values) for values in by_task(folder, "loss", 0.8)]
-    return fmean(found) if found else None
-
-
 def norm_variance(folder: Path) -> float | None:
     """Variance of the gradient norm within a task, averaged over tasks, without the first tenth of the steps."""
     found = [variance(values) for values in by_task(folder, "norm", 0.1) if len(values) > 1]
