@@ -215,7 +215,7 @@ def _result_size(
         return size["height"], size["width"], length
     if choice == LAST_IMAGE:
         if not references.images:
-            raise InputError("size is 'last image', but no image is connected. Connect one or choose 'custom'.")
+            raise InputError(f"size is '{LAST_IMAGE}', but no image is connected. Connect one or choose 'custom'.")
         return *references.images[-1].packed.shape[:2], length
     if choice == "first video":
         if not references.videos:

@@ -8,7 +8,7 @@ start after some hundred steps).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,16 @@ SEEDS = (0, 1, 2)
 
 _SHORT = ("ema=null", "watch.preview=0", "watch.tensorboard=false", "watch.progress=false",
           "watch.peak_tflops=1.0", "save.every=100", "save.keep=1")  # fmt: skip
+
+
+def batches(of: Mapping[str, int]) -> tuple[str, ...]:
+    """Changes that give these tasks these batches."""
+    return tuple(f"data.tasks.{task}.batch={batch}" for task, batch in of.items())
+
+
+def weights(of: Mapping[str, float]) -> tuple[str, ...]:
+    """Changes that give these tasks these shares of the steps."""
+    return tuple(f"data.tasks.{task}.weight={weight}" for task, weight in of.items())
 
 
 @dataclass(frozen=True)

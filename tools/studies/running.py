@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from vino_core.checkpoints.files import load_mmdit, load_tokens
+from vino_core.checkpoints.folder import PARTS
 from vino_core.encoder.transformers_engine import load_engine
 from vino_core.errors import InputError
 from vino_core.media.output import write_text
@@ -37,7 +38,6 @@ from .systems import as_system, registered
 
 _START = "start.safetensors"
 """The model that a variant of another system starts from, in its folder."""
-PARTS = ("model", "tokens", "text_encoder", "vae")
 _BATCH = 32
 
 

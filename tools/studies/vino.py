@@ -8,13 +8,27 @@ from pathlib import Path
 from vino_core.systems.vino_tiny import VINO_TINY
 from vino_core.toyworld.edits import EDITS
 
-from .definition import Course, Exam, Measure, Stage, Study, Sweep, Variant, first_frame, graded, held_out, share
+from .definition import (
+    Course,
+    Exam,
+    Measure,
+    Stage,
+    Study,
+    Sweep,
+    Variant,
+    batches,
+    first_frame,
+    graded,
+    held_out,
+    share,
+    weights,
+)
 from .measures import norm_variance, norm_variation
 from .systems import UNBOUNDED
 
 _WEIGHTS = {"t2i": 0.25, "t2v": 0.05, "i2v": 0.15, "ti2v": 0.2, "ti2i": 0.25, "ti2i_baseimg": 0.1,
             "tv2v": 0, "tiv2v": 0, "tiv2v_clone": 0, "tiv2v_camclone": 0}  # fmt: skip
-_MIXTURE = tuple(f"data.tasks.{task}.weight={weight}" for task, weight in _WEIGHTS.items())
+_MIXTURE = weights(_WEIGHTS)
 """Stage 3 within so few steps: what the studies measure, and the two tasks that carry it."""
 _BATCHES = (
     {"t2i": 16, "t2v": 6, "reconstruct_image": 12},
@@ -39,12 +53,8 @@ _EVERY = tuple(exam.name for exam in _EXAMS)
 def _stages(
     first: tuple[str, ...] = (), second: tuple[str, ...] = (), third: tuple[str, ...] = ()
 ) -> tuple[Stage, ...]:
-    one, two, three = map(_small, _BATCHES)
+    one, two, three = map(batches, _BATCHES)
     return Stage(1, (*one, *first)), Stage(2, (*_MUON, *two, *second)), Stage(3, (*_MUON, *_MIXTURE, *three, *third))
-
-
-def _small(batches: dict[str, int]) -> tuple[str, ...]:
-    return tuple(f"data.tasks.{task}.batch={batch}" for task, batch in batches.items())
 
 
 def _captions(folder: str) -> tuple[str, ...]:

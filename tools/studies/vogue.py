@@ -7,7 +7,7 @@ from pathlib import Path
 from vino_core.systems.vogue_tiny import VOGUE_TINY
 from vino_core.toyworld.edits import EDITS
 
-from .definition import Course, Exam, Stage, Study, Variant, graded, held_out, share
+from .definition import Course, Exam, Stage, Study, Variant, batches, graded, held_out, share, weights
 from .systems import MMDIT_ALONE, VLM_ALONE
 
 _TASKS = ("t2i", "t2v", "i2v", "ti2i", "ti2i_baseimg", "tiv2v", "tv2v", "ti2v")
@@ -25,9 +25,9 @@ _EXAMS = (
 _SEEN = ("ti2i", "ti2i_baseimg")
 
 
-def _weighted(weights: dict[str, float]) -> tuple[Stage]:
+def _weighted(given: dict[str, float]) -> tuple[Stage]:
     """Stage 3 with these tasks and no others."""
-    return (Stage(3, tuple(f"data.tasks.{name}.weight={weights.get(name, 0.0)}" for name in _TASKS)),)
+    return (Stage(3, weights({name: given.get(name, 0.0) for name in _TASKS})),)
 
 
 _EDITS = (
@@ -50,7 +50,7 @@ VOGUE = Course(
     config="vogue_tiny_stage{}.yaml",
     base=Path("runs/vogue_tiny_stage2/export/model.safetensors"),
     steps=(0, 0, 2400),
-    changes=("optimizer.muon_rate=1.0e-3", *(f"data.tasks.{task}.batch={batch}" for task, batch in _BATCHES.items())),
+    changes=("optimizer.muon_rate=1.0e-3", *batches(_BATCHES)),
     exams=_EXAMS,
     variants=(
         Variant("full", "references to both, all picture tasks", _weighted(_PICTURES), _SEEN),

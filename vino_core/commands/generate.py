@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..branches import check_base_image, check_scales, check_tags
+from ..checkpoints.folder import PARTS
 from ..errors import InputError
 from ..media.output import check_folder
 from ..media.sizing import check_frames, check_size
@@ -31,7 +32,6 @@ from ..tasks import (
     target_size,
 )
 from .loading import (
-    PARTS,
     add_file_arguments,
     add_machine_arguments,
     check_given,
@@ -108,8 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_frames(arguments.frames, system.max_frames)
     if arguments.preset:
         tasks = [replace(task, preset=arguments.preset) for task in tasks]
-    asking = all(task.preset == UNDERSTANDING for task in tasks)
-    check_given(arguments, system, ("text_encoder",) if asking else PARTS)
+    check_given(arguments, system, ("text_encoder",) if _only_questions(tasks) else PARTS)
     if arguments.think:
         tasks = [replace(task, think=arguments.think) for task in tasks]
     if arguments.tags:
@@ -151,6 +150,10 @@ def _single(arguments: argparse.Namespace, system: System) -> Task:
     index = f"{time.strftime('%Y%m%d-%H%M%S')}_{name}"
     images, videos = tuple(arguments.image), tuple(arguments.video)
     return Task(index, name, arguments.prompt, images, videos, arguments.base_image)
+
+
+def _only_questions(tasks: list[Task]) -> bool:
+    return all(task.preset == UNDERSTANDING for task in tasks)
 
 
 def _check_single(task: Task, arguments: argparse.Namespace, system: System) -> None:
@@ -257,8 +260,7 @@ class _Generator:
 
     def __init__(self, arguments: argparse.Namespace, system: System, tasks: list[Task]) -> None:
         self.arguments, self.system = arguments, system
-        asking = all(task.preset == UNDERSTANDING for task in tasks)
-        self.pipeline: Pipeline | None = None if asking else load_pipeline(arguments, system)
+        self.pipeline: Pipeline | None = None if _only_questions(tasks) else load_pipeline(arguments, system)
         self.engine = load_text_encoder(arguments, system) if self.pipeline is None else self.pipeline.engine
 
     def make(self, task: Task) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..allocator import keep_freed_memory
+from ..checkpoints.folder import PARTS, standing
 from ..errors import InputError
 from ..systems import SYSTEMS, expect_system, get_system
 from ..systems.base import System
@@ -15,10 +16,6 @@ from ..systems.base import System
 if TYPE_CHECKING:
     from ..encoder.transformers_engine import TransformersEngine
     from ..pipeline import Pipeline
-
-PARTS = ("model", "tokens", "text_encoder", "vae")
-"""The files of a system. A folder that holds them all calls them model.safetensors, tokens.safetensors, ... A VAE that
-belongs to another system lies in that one's folder beside it."""
 
 
 def add_file_arguments(parser: argparse.ArgumentParser, required: bool = True) -> argparse._ArgumentGroup:
@@ -114,15 +111,6 @@ def load_text_encoder(arguments: argparse.Namespace, system: System) -> Transfor
     device, dtype, _ = _placement(arguments)
     _expect_own("text_encoder", arguments.text_encoder, system)
     return load_engine(arguments.text_encoder, dtype, device)
-
-
-def standing(folder: Path, name: str, system: System) -> Path:
-    """The file `name` (one of PARTS) of the system in `folder`: for a VAE that it shares, the owner's beside it unless
-    there is one of its own."""
-    own = folder / f"{name}.safetensors"
-    if name != "vae" or system.vae_of is None or own.exists():
-        return own
-    return folder.resolve().parent / system.vae_of / own.name
 
 
 def load_pipeline(arguments: argparse.Namespace, system: System) -> Pipeline:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..checkpoints.files import COMFY_PREFIX, LEARNABLE, described, infer_mmdit_config, seems_for
+from ..checkpoints.folder import standing
 from ..checkpoints.header import Header, main_dtype, read_header, short_name
 from ..checkpoints.layouts import BEGIN, END, MARKED_TOKENS, NORM, TOKENS
-from ..commands.loading import standing
 from ..errors import InputError
 from ..systems import DEFAULT, SYSTEMS
 from ..systems.base import System
