@@ -107,7 +107,7 @@ def line_plot(
         draw.line(line, fill=colour, width=round(2.4 * _FINE), joint="curve")
         for x, y in line if marks else line[-1:]:
             _dot(draw, x, y, 4, colour)
-    _heading(draw, title, [one.name for one in series], width)
+    _heading(draw, title, [one.name for one in series])
     return image.resize(size, Image.LANCZOS)
 
 
@@ -120,13 +120,13 @@ def dot_plot(
     """
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    size = (width, 84 + 250 * rows)
+    size = (width, 100 + 250 * rows)
     image = Image.new("RGB", (size[0] * _FINE, size[1] * _FINE), _PAPER)
     draw = ImageDraw.Draw(image)
     for number, (measure, variants) in enumerate(panels.items()):
         left = 16 + (width - 32) * (number % columns) // columns
         right = 16 + (width - 32) * (number % columns + 1) // columns
-        top = 84 + 250 * (number // columns)
+        top = 100 + 250 * (number // columns)
         values = [value for seeds in variants.values() for value in seeds]
         text(draw, (left * _FINE, (top - 6) * _FINE), measure, _INK, 14, "ls")
         chart = _Chart(draw, (left + 56, top + 14, right - 16, top + 206), (0, len(names)), values, False)
@@ -140,20 +140,20 @@ def dot_plot(
             draw.line([(middle - reach, mean), (middle + reach, mean)], fill=colour, width=3 * _FINE)
             label = f"{fmean(variants[name]):.4g}"
             text(draw, (middle, mean - 7 * _FINE), label, colour, 13, "mb")
-    _heading(draw, title, names, width)
+    _heading(draw, title, names)
     return image.resize(size, Image.LANCZOS)
 
 
-def _heading(draw: ImageDraw.ImageDraw, title: str, names: Sequence[str], width: int) -> None:
-    """The title, and from the right what each colour stands for."""
-    text(draw, (16 * _FINE, 16 * _FINE), title, _INK, 19, "lt")
+def _heading(draw: ImageDraw.ImageDraw, title: str, names: Sequence[str]) -> None:
+    """The title, and below it what each colour stands for."""
+    text(draw, (16 * _FINE, 14 * _FINE), title, _INK, 19, "lt")
     font = ImageFont.load_default(14 * _FINE)
-    x = (width - 28) * _FINE
-    for colour, name in reversed(list(zip(COLOURS, names, strict=False))):
-        x -= draw.textlength(name, font=font)
-        draw.text((x, 27 * _FINE), name, fill=_QUIET, font=font, anchor="lm")
-        draw.line([(x - 30 * _FINE, 27 * _FINE), (x - 8 * _FINE, 27 * _FINE)], fill=colour, width=3 * _FINE)
-        x -= 46 * _FINE
+    x, y = 16 * _FINE, 48 * _FINE
+    for colour, name in zip(COLOURS, names, strict=False):
+        draw.line([(x, y), (x + 22 * _FINE, y)], fill=colour, width=3 * _FINE)
+        x += 30 * _FINE
+        draw.text((x, y), name, fill=_QUIET, font=font, anchor="lm")
+        x += draw.textlength(name, font=font) + 24 * _FINE
 
 
 def _dot(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, colour: str) -> None:
