@@ -128,6 +128,8 @@ class Study:
     measures: tuple[Measure, ...]
     curves: bool = True
     """Whether the losses of stage 3 are drawn."""
+    reading: str = ""
+    """What the runs that were made say, in words; to be written anew when they are."""
 
 
 @dataclass(frozen=True)

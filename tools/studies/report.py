@@ -115,6 +115,8 @@ def _section(out: Path, course: Course, study: Study, found: Found, pictures: di
     titles = {name: course.variant(name).title for name in study.variants}
     lines = [f"### {study.title}", "", study.about, ""]
     lines += _table(study.measures, titles, found)
+    if study.reading:
+        lines += ["", study.reading]
     panels = {
         measure.title: {
             titles[name]: [measure.scale * value for value in seeds.values()]
