@@ -153,9 +153,9 @@ def all_configs(course: Course, tmp_path: Path) -> dict[tuple[str, int], RunConf
 def test_every_variant_of_vino_is_a_valid_change_of_the_shipped_configs(tmp_path: Path) -> None:
     found = all_configs(VINO, tmp_path)
     full = found["full", 3]
-    assert full.steps == 1200 and full.seed == 1
+    assert full.steps == 1400 and full.seed == 1
     assert full.files.model.endswith("full/seed1/stage2/export/model.safetensors")
-    assert {run.steps for (name, number), run in found.items() if number == 3} == {1200, 2200}
+    assert {run.steps for (name, number), run in found.items() if number == 3} == {1400, 2400}
     base = str(tmp_path / "base.safetensors")
     assert found["stage3_alone", 3].files.model == base and found["stage3_alone", 3].tokens == 8
     assert all(found["no_tokens", number].tokens == 0 for number in (1, 2, 3))
@@ -171,7 +171,7 @@ def test_every_variant_of_vino_is_a_valid_change_of_the_shipped_configs(tmp_path
     assert unmarked.files.tokens == found["full", 2].files.tokens
     same = replace(unmarked, system=VINO_TINY.name, files=found["full", 2].files)
     assert same.identity() == found["full", 2].identity(), "only the system differs"
-    assert [found["full", number].watch.validate for number in (1, 2, 3)] == [0, 0, 1200]
+    assert [found["full", number].watch.validate for number in (1, 2, 3)] == [0, 0, 1400]
     assert UNBOUNDED.name not in SYSTEMS
 
 
@@ -297,7 +297,7 @@ def test_measures_of_an_exam_are_of_those_that_take_it(tmp_path: Path) -> None:
     write_report(tmp_path, tmp_path / "docs")
     page = (tmp_path / "docs/ablations.md").read_text()
     assert "| edits of clips with references only | 25.0 (n=1) | 50.0 (n=1) | 25.0 (n=1) |" in page
-    assert "| no edits of pictures | 25.0 (n=1) | 50.0 (n=1) | - |" in page
+    assert "| no edits of pictures in words | 25.0 (n=1) | 50.0 (n=1) | - |" in page
     assert "| edits of clips in words too | 25.0 (n=1) | 50.0 (n=1) | 25.0 (n=1) |" in page
 
 
