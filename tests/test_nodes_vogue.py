@@ -238,12 +238,12 @@ def test_each_reference_gets_its_place_in_each_branch() -> None:
 
 
 def seen_by(model: Any) -> list[tuple[int, int, int]]:
-    """Filled while sampling: (noisy frames, references before, conditions behind) of each evaluation."""
+    """Filled while sampling: frames (noisy, of references before, of conditions behind) of each evaluation."""
     seen: list[tuple[int, int, int]] = []
 
     def look(run: Any, *arguments: Any, **options: Any) -> Tensor:
         x, _, _, _, before, behind, _ = arguments
-        seen.append((x.shape[2], len(before), len(behind)))
+        seen.append((x.shape[2], *(sum(latent.shape[2] for latent in latents) for latents in (before, behind))))
         return run(*arguments, **options)
 
     model.add_wrapper("diffusion_model", look)
@@ -291,6 +291,32 @@ def test_a_latent_that_does_not_fit_the_references_is_refused() -> None:
     run = case("i2v")
     with pytest.raises(error(), match="latent_image: it has one frame"):
         sample(run.branches, empty(64, 32, 1))
+
+
+@pytest.mark.parametrize(
+    ("images", "videos", "given", "length"), [(0, 1, 9, 13), (0, 1, 9, 5), (1, 1, 13, 9), (1, 0, 1, 5), (2, 0, 1, 5)]
+)
+def test_what_is_edited_is_as_long_as_the_result(images: int, videos: int, given: int, length: int) -> None:
+    """The same clip with its own length samples, whatever the length of the pictures before it."""
+    task = "auto" if videos else {1: "i2i_edit", 2: "i+i2i_edit"}[images]
+    refs, width, height, own = references(images, videos, given, task)
+    made = conditionings(encode(refs), refs)
+    assert own == given and torch.isfinite(sample(made, empty(width, height, own))).all()
+    with pytest.raises(error(), match=f"latent_image: its length is {length}, but what is edited gave {given}.*VINO R"):
+        sample(made, empty(width, height, length))
+
+
+def test_a_context_window_edits_its_own_frames_of_a_clip() -> None:
+    from comfy_extras.nodes_context_windows import ContextWindowsManualNode
+
+    refs, *size = references(1, 1, length=13)
+    made = conditionings(encode(refs), refs)
+    windowed = ContextWindowsManualNode.execute(
+        comfy_vogue_runs.model(), 2, 1, "standard_static", 1, False, "pyramid", 2, False
+    )[0]
+    seen = seen_by(windowed)
+    assert torch.isfinite(sample(made, empty(*size), windowed)).all()
+    assert seen and all(before == 1 and behind == noisy for noisy, before, behind in seen) and seen[0][0] < 4
 
 
 def test_a_batch_begins_with_the_first_frame_in_each_sample() -> None:

@@ -112,6 +112,20 @@ class DiffusionModel(MMDiT):
                 )
 
 
+def _check_lengths(noise: Tensor, conditions: Sequence[Tensor]) -> None:
+    """Raise InputError for what is edited, a picture or clip, where it is not as long as the result.
+
+    `noise` is that of the whole result, also where context windows divide it.
+    """
+    for latent in conditions:
+        if latent.shape[2] != noise.shape[2]:
+            given, frames = (4 * (one.shape[2] - 1) + 1 for one in (latent, noise))
+            raise InputError(
+                f"latent_image: its length is {frames}, but what is edited gave {given}, and it is edited frame by "
+                "frame. Connect length of VINO References to VINO Empty Latent."
+            )
+
+
 def _attention(options: Options) -> Attention:
     """ComfyUI's attention for the core; `options` says at each call which block is asking."""
 
@@ -198,6 +212,7 @@ class VINO(comfy.model_base.HunyuanVideo):
         if connected.boundaries is not None:
             out["boundaries"] = comfy.conds.CONDRegular(connected.boundaries)
         before = len(latents) - kwargs.get(BEHIND, 0)
+        _check_lengths(kwargs["noise"], latents[before:])
         scaled = [self.process_latent_in(latent) for latent in latents]
         for name, placed in (("ref_latents", scaled[:before]), ("conditions", scaled[before:])):
             if placed:
@@ -219,7 +234,10 @@ class VINO(comfy.model_base.HunyuanVideo):
     def resize_cond_for_context_window(
         self, cond_key: str, cond_value: Any, window: Any, *arguments: Any, **options: Any
     ) -> Any:
-        """A context window that does not begin with the first frame has it among its references only."""
+        """A context window edits its own frames of a clip; one that does not begin with the first frame has that among
+        its references only."""
+        if cond_key == "conditions":
+            return comfy.conds.CONDList([window.get_tensor(latent, latent.device) for latent in cond_value.cond])
         if cond_key == "first_frame" and window.index_list[0] != 0:
             return comfy.conds.CONDConstant(None)
         return super().resize_cond_for_context_window(cond_key, cond_value, window, *arguments, **options)
