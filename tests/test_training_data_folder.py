@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,9 @@ from vino_core.media.videos import read_clip
 from vino_core.systems import get_system
 from vino_core.training.data.check import check_config, check_path
 from vino_core.training.data.folder import FolderSource
+from vino_core.training.dropout import Dropped
 from vino_core.training.feed import Feed
+from vino_core.training.prepare import prepare
 from vino_core.training.sources import training_sources
 
 
@@ -166,6 +168,49 @@ def test_damage_inside_a_clip_is_found_by_a_full_look(tmp_path: Path) -> None:
     assert not check_path(tmp_path, system, 4096, 17)[0].problems
     (problem,) = check_path(tmp_path, system, 4096, 17, full=True)[0].problems
     assert "v.mp4: 17 of 17 frames can be decoded, 1 are damaged" in problem
+
+
+def clip_edits(folder: Path, *lengths: int) -> Path:
+    """Edits of clips whose targets have 17 frames, and the clip to edit one of these lengths."""
+    target = clip(folder / "target.mp4", 17)
+    row = {"task": "tv2v", "caption": "edit", "target_path": target}
+    write_manifest(
+        folder, [{"index": n, **row, "ref_video_path": clip(folder / f"{n}.mp4", n)} for n in lengths]
+    )  # fmt: skip
+    return folder
+
+
+def told_of_clips(folder: Path, system: str) -> tuple[list[str], list[str], dict[str, str]]:
+    """What the check lists as problems and as adapted, and what the run says of each example, by its id."""
+    run = replace(
+        data_config(folder, {"tv2v": {"weight": 1, "path": str(folder)}}, frames=17), system=system
+    )  # fmt: skip
+    (finding,) = check_config(run)
+    said = {}
+    for index in range(finding.examples):
+        example = FolderSource(folder, "tv2v", frames=17).example(index)
+        try:
+            said[example.id] = prepare(example, Dropped(), run.data, get_system(system)).adapted
+        except InputError as error:
+            said[example.id] = str(error)
+    return finding.problems, finding.adapted, said
+
+
+def test_a_reference_clip_that_vogue_would_skip_is_a_problem(tmp_path: Path) -> None:
+    problems, adapted, said = told_of_clips(clip_edits(tmp_path, 5, 17, 20), "vogue-tiny")
+    assert len(problems) == 1 and not adapted and said["17"] == said["20"] == ""
+    reason = "its reference clip has 5 frames, the target 17. "
+    assert "example 0 (5)" in problems[0] and reason in problems[0] and reason in said["5"]
+    (finding,) = check_path(tmp_path, get_system("vogue-tiny"), 4096, 5)
+    assert not finding.problems  # five frames are what such a run would take of the target
+
+
+def test_a_reference_clip_that_vino_takes_less_of_is_listed(tmp_path: Path) -> None:
+    problems, adapted, said = told_of_clips(clip_edits(tmp_path, 3, 16, 17, 20), "vino-tiny")
+    assert not problems and len(adapted) == 2 and said["17"] == said["20"] == ""
+    for line, count, taken in zip(adapted, (3, 16), (1, 13), strict=True):
+        note = f"a reference clip of {count} frames, {taken} of which are taken, beside a target of 17"
+        assert f"({count})" in line and note in line and note in said[str(count)]
 
 
 def test_a_config_and_its_folder_are_told_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

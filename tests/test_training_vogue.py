@@ -262,7 +262,7 @@ def test_the_longest_sequence_counts_what_is_packed(tmp_path: Path) -> None:
     def frames(task: str, images: int, videos: int, budget: int) -> int:
         data = {"tasks": tasks(task), "max_tokens": budget, "frames": 17}
         run = run_of(tmp_path, task, data=data)
-        return fitted((17, 32, 32), [(32, 32)] * images, videos, False, task, run.data, VOGUE).frames
+        return fitted((17, 32, 32), [(32, 32)] * images, [17] * videos, False, task, run.data, VOGUE).frames
 
     # A frame of 32 x 32 pixels is 4 tokens, and nothing stands between references.
     assert (frames("t2v", 0, 0, 20), frames("t2v", 0, 0, 19)) == (17, 13)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..errors import InputError
-from ..media.sizing import TEMPORAL_STRIDE, best_grid, check_frames
+from ..media.sizing import TEMPORAL_STRIDE, best_grid, check_frames, video_frame_indices
 from ..systems.base import System
 from . import draws
 from .config import Data
@@ -32,8 +32,8 @@ Size = tuple[int, int]
 class Fit:
     """`frames`, `height` and `width` of the target; `share` of `data.area` that reference pictures get.
 
-    With `keep_last` the last picture keeps the whole area. `note` says what was made smaller and why; empty for
-    nothing.
+    With `keep_last` the last picture keeps the whole area. `note` says what was made smaller and why, and which
+    reference clips end before the target does; empty for nothing.
     """
 
     frames: int
@@ -79,15 +79,57 @@ def affordable_frames(
 
 
 def fitted(
-    target: tuple[int, int, int], images: Sequence[Size], videos: int, base: bool, task: str, data: Data, system: System
+    target: tuple[int, int, int],
+    images: Sequence[Size],
+    clips: Sequence[int],
+    base: bool,
+    task: str,
+    data: Data,
+    system: System,
 ) -> Fit:
-    """What a target of `target` frames x height x width gets, with reference pictures of these sizes and so many clips.
+    """What a target of `target` frames x height x width gets, with reference pictures of these sizes and reference
+    clips of so many frames each.
 
     `base`: the last picture is the one to edit. Where not even one frame fits, several pictures are made smaller; none
     is left out, because the instruction counts them. A single picture may be what is edited or gone on from, as the one
     to edit is: those keep the target's scale, as all do in a system of one size. Raises InputError when the example
     cannot be used.
     """
+    fit = _affordable(target, images, len(clips), base, task, data, system)
+    notes = [note for note in (fit.note, _ends_early(clips, fit.frames, system)) if note]
+    return replace(fit, note="; ".join(notes))
+
+
+def _ends_early(clips: Sequence[int], frames: int, system: System) -> str:
+    """What there is to say of reference clips, of so many frames each, beside a target of `frames`; empty for nothing.
+
+    A system of one size has no other place for a clip than beside the target's own frames: raises InputError for a
+    shorter one there. Others give the MMDiT what the clip has.
+    """
+    if system.one_size:
+        for count in clips:
+            if count < frames:
+                raise InputError(
+                    f"its reference clip has {count} frames, the target {frames}. {system.name} needs one as long as "
+                    "the target: cut the target, or lower data.frames."
+                )
+        return ""
+    if not system.packed:
+        return ""
+    # The rate does not matter where frames are taken one after the other, as training does.
+    given = [(count, len(video_frame_indices(count, 1.0, frames))) for count in clips]
+    return "; ".join(
+        f"a reference clip of {count} frames, {taken} of which are taken, beside a target of {frames}: nothing is "
+        "given for the rest"
+        for count, taken in given
+        if taken < frames
+    )
+
+
+def _affordable(
+    target: tuple[int, int, int], images: Sequence[Size], videos: int, base: bool, task: str, data: Data, system: System
+) -> Fit:
+    """`fitted`, whatever the length of the `videos` reference clips."""
     limits = data.tasks[task]
     if limits.images is not None and len(images) > limits.images:
         raise InputError(f"{len(images)} pictures; data.tasks.{task}.images is {limits.images}.")

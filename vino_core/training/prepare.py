@@ -34,8 +34,8 @@ class Prepared:
     from a reference and not learned.
 
     With `latents` the VAE is not asked: they are those of the target and of each packed reference, and the target and
-    the frames of reference clips have shapes but may have no data (device "meta"). `adapted` says what was made smaller
-    than usual and why, empty for nothing.
+    the frames of reference clips have shapes but may have no data (device "meta"). `adapted` says what is smaller
+    or shorter than usual and why, empty for nothing.
     """
 
     id: str
@@ -88,11 +88,11 @@ def prepare(example: Example, dropped: Dropped, data: Data, system: System) -> P
 
 
 def _prepare(example: Example, dropped: Dropped, data: Data, system: System) -> Prepared:
-    count, clips, latents = len(example.images), len(example.videos), example.latents
+    count, clips, latents = len(example.images), [len(clip) for clip in example.videos], example.latents
     sizes = [tuple(image.shape[:2]) for image in example.images]
     fit = fitted(tuple(example.target.shape[:3]), sizes, clips, example.base_image, example.task, data, system)
     packed = system.packed and example.task not in WITHOUT_LATENTS
-    arrangement = system.arrange(system.trained_as(example.task, count), count, clips)
+    arrangement = system.arrange(system.trained_as(example.task, count), count, len(clips))
     prompt = visible(example, dropped, system)
     sized = _of_one_size if system.one_size else _each_by_itself
     references = sized(example, prompt.references, arrangement, fit, data, system)
@@ -142,10 +142,7 @@ def _of_one_size(
     images, clips = [], []
     for index in seen:
         if index >= count:
-            clip = example.videos[index - count][: fit.frames]
-            if len(clip) < fit.frames:
-                raise InputError(f"its reference clip has {len(clip)} frames, the target {fit.frames}.")
-            clips.append(Clip(covering(clip, size), example.fps))
+            clips.append(Clip(covering(example.videos[index - count][: fit.frames], size), example.fps))
         elif index in arrangement.conditions:
             images.append(covering(example.images[index][None], size)[0])
         else:

@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 @dataclass
 class Finding:
     """What was found in the examples of one task at one place. `problems` name file and row; `adapted` are examples
-    whose references have to be made smaller."""
+    whose references have to be made smaller, or are shorter than the target."""
 
     title: str
     examples: int = 0
@@ -83,8 +83,8 @@ class Checker:
             where = f"{source.place}, example {index} ({row.id})"
             target, *others = open_row(source, index, row, self.full)
             images = [size[1:] for size in others[: len(row.images)]]
-            videos = len(row.videos)
-            return where, fitted(target, images, videos, row.base_image, source.name, self.data, self.system)
+            clips = [frames for frames, *_ in others[len(row.images) :]]
+            return where, fitted(target, images, clips, row.base_image, source.name, self.data, self.system)
         except InputError as error:
             return where, str(error)
         except Exception as error:  # it would end a run, so it is named here like any other
