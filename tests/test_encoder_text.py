@@ -114,6 +114,8 @@ def test_an_empty_answer_is_an_error(engine: TransformersEngine, monkeypatch: py
         monkeypatch.setattr(engine, "generate", lambda *_, text=nothing: text)
         with pytest.raises(InputError, match="the text encoder wrote nothing. Show it what the question is about"):
             ask(engine, VINO, "What is red?")
+        with pytest.raises(InputError, match="rewritten prompt: the text encoder wrote nothing. .* or generate from y"):
+            rewrite_prompt(engine, VINO, "Make it red.")
 
 
 def test_text_can_be_interrupted_between_tokens(engine: TransformersEngine) -> None:

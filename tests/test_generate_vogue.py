@@ -321,6 +321,9 @@ def test_no_answer_is_no_result(
     assert drawn(files, tmp_path / "out", "--preset", "understanding", "--prompt", "What is red?") == 1
     shown = capsys.readouterr()
     assert "failed: answer: the text encoder wrote nothing. Show it what" in shown.err and "answer:" not in shown.out
+    words = ("--understand", "--prompt", "Make it red.", "--image", PICTURE, "--area", 3072)
+    assert drawn(files, tmp_path / "out", *words) == 1
+    assert "failed: rewritten prompt: the text encoder wrote nothing" in capsys.readouterr().err
     assert list((tmp_path / "out").iterdir()) == []
 
 

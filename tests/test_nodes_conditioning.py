@@ -301,6 +301,8 @@ def test_text_of_the_encoder_reaches_the_wire(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(engine, "generate", lambda *given: " ")
     with torch.inference_mode(), pytest.raises(error(), match="wrote nothing"):
         nodes().VINOAsk.execute(clip(), references(1), "What is this?", 4, 0.0, 0)
+    with torch.inference_mode(), pytest.raises(error(), match="wrote nothing.*VINO Prompt Rewriter"):
+        nodes().VINOPromptRewriter.execute(clip(), references(1), "Make it blue.", 4, 0.0, 0)
 
 
 def test_preset_hands_out_the_published_settings() -> None:

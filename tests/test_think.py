@@ -151,7 +151,7 @@ def test_thinking_can_be_interrupted_in_either_text(
 
 
 @pytest.mark.parametrize(
-    ("answers", "name"), [(("",), "plan"), (("a plan", ""), "prompt")], ids=["no plan", "no prompt"]
+    ("answers", "name"), [(("",), "plan"), (("a plan", " \n"), "prompt")], ids=["no plan", "no prompt"]
 )
 def test_an_empty_answer_is_an_error(
     engine: TransformersEngine,

@@ -54,14 +54,12 @@ def think(
     def write(name: str, request: str, before: int) -> str:
         _check_length(engine, system, name, request)
         report = on_token and (lambda count: on_token(before + count))
-        answer = rewrite_prompt(engine, system, request, visuals, sampling, report)
-        if not answer:
-            raise InputError(
-                f"thinking: the text encoder wrote nothing where the {name} should be. Say in the prompt what the "
-                "drawing means, try another seed with a temperature above 0, or write the prompt yourself and generate "
-                "without thinking."
-            )
-        return answer
+        nothing = (
+            f"thinking: the text encoder wrote nothing where the {name} should be. Say in the prompt what the drawing "
+            "means, try another seed with a temperature above 0, or write the prompt yourself and generate without "
+            "thinking."
+        )
+        return rewrite_prompt(engine, system, request, visuals, sampling, report, nothing)
 
     plan = write("plan", thinking.request_for_plan(text), 0)
     return Thought(plan, write("prompt", thinking.request_for_prompt(text, plan), sampling.max_new_tokens))

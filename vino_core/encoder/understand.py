@@ -10,6 +10,15 @@ from .encode import EncodedVisual, embed_prompt
 from .engine import Sampling, VLMEngine
 from .prompt import build_prompt
 
+NO_PROMPT = (
+    "rewritten prompt: the text encoder wrote nothing. Ask in other words, or generate from your own prompt, without "
+    "--understand. In VINO Prompt Rewriter, try another seed with a temperature above 0."
+)
+NO_ANSWER = (
+    "answer: the text encoder wrote nothing. Show it what the question is about (VINO References, or --image and "
+    "--video), ask in other words, or, in VINO Ask, try another seed with a temperature above 0."
+)
+
 
 def rewrite_prompt(
     engine: VLMEngine,
@@ -18,12 +27,13 @@ def rewrite_prompt(
     visuals: Sequence[EncodedVisual] = (),
     sampling: Sampling | None = None,
     on_token: Callable[[int], None] | None = None,
+    nothing: str = NO_PROMPT,
 ) -> str:
     """The caption that the VLM writes for the request `text` on its references, to be used as the prompt.
 
-    `sampling` None is `usual_sampling`.
+    `sampling` None is `usual_sampling`. Raises InputError, saying `nothing`, when it writes none.
     """
-    return _answer(engine, system, text, visuals, True, sampling, on_token)
+    return _answer(engine, system, text, visuals, True, sampling, on_token, nothing)
 
 
 def ask(
@@ -38,13 +48,7 @@ def ask(
 
     `sampling` None is `usual_sampling`. Raises InputError when the answer is empty.
     """
-    answer = _answer(engine, system, question, visuals, False, sampling, on_token)
-    if not answer.strip():
-        raise InputError(
-            "answer: the text encoder wrote nothing. Show it what the question is about (VINO References, or --image "
-            "and --video), ask in other words, or, in VINO Ask, try another seed with a temperature above 0."
-        )
-    return answer
+    return _answer(engine, system, question, visuals, False, sampling, on_token, NO_ANSWER)
 
 
 def usual_sampling(system: System) -> Sampling:
@@ -61,7 +65,12 @@ def _answer(
     understanding: bool,
     sampling: Sampling | None,
     on_token: Callable[[int], None] | None,
+    nothing: str,
 ) -> str:
     plan = build_prompt(system, engine, text, [visual.item for visual in visuals], understanding, answering=True)
     x, injection = embed_prompt(engine, plan, visuals)
-    return engine.generate(x, plan.positions, injection, sampling or usual_sampling(system), on_token, plan.ids)
+    sampling = sampling or usual_sampling(system)
+    answer = engine.generate(x, plan.positions, injection, sampling, on_token, plan.ids)
+    if not answer.strip():
+        raise InputError(nothing)
+    return answer
