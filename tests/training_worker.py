@@ -42,7 +42,10 @@ from vino_core.training.loop import Trainer  # noqa: E402
 from vino_core.training.team import Team  # noqa: E402
 
 PROCESSES = 2
+MORE = {"three": 3, "three_resumed": 3}
+"""Processes of the scenarios that have more."""
 DATA = {"tasks": tasks("t2i", "ti2i", "ti2v"), "batch": 1}
+ONE_TASK = {"tasks": tasks("t2i"), "batch": 1}
 
 
 PREVIEW = {"prompt": "a fox", "width": 32, "height": 32, "steps": 2, "text_scale": 2.0}
@@ -67,11 +70,11 @@ def train(out: Path, mode: str = "ddp", report: Callable | None = None, watch: d
         (out / f"asked_{team.rank}.json").write_text(json.dumps(drawn))
 
 
-def stopped_and_resumed(out: Path, mode: str) -> None:
+def stopped_and_resumed(out: Path, mode: str, data=DATA) -> None:
     """Stopped between two checkpoints, then continued."""
     with suppress(Stopped):
-        train(out, mode, stop_at(5))
-    train(out, mode)
+        train(out, mode, stop_at(5), data=data)
+    train(out, mode, data=data)
 
 
 def killed_while_saving(out: Path) -> None:
@@ -210,6 +213,8 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "zero2": lambda out: train(out, "zero2"),
     "fsdp2": lambda out: train(out, "fsdp2"),
     "fsdp2_resumed": lambda out: stopped_and_resumed(out, "fsdp2"),
+    "three": lambda out: train(out, data=ONE_TASK),
+    "three_resumed": lambda out: stopped_and_resumed(out, "ddp", ONE_TASK),
     "ddp_watched": lambda out: train(out, "ddp", watch=WATCH),
     "fsdp2_watched": lambda out: train(out, "fsdp2", watch=WATCH),
     "ddp_uneven": lambda out: train(out, "ddp", data=UNEVEN),
@@ -242,11 +247,12 @@ def start(scenario: str, out: Path) -> list[int]:
         port = free.getsockname()[1]
     children = []
     out.mkdir(parents=True, exist_ok=True)
-    for rank in range(PROCESSES):
+    processes = MORE.get(scenario, PROCESSES)
+    for rank in range(processes):
         child = os.fork()
         if child == 0:
             os.environ.update(
-                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(PROCESSES), MASTER_ADDR="127.0.0.1",
+                RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1",
                 MASTER_PORT=str(port), ACCELERATE_USE_CPU="true",
             )  # fmt: skip
             code = 1

@@ -82,7 +82,7 @@ class Team:
         if self.size == 1 or self.deepspeed:
             return network
         if not self.sharded:
-            return self.accelerator.prepare_model(network)
+            return _arranged(self.accelerator.prepare_model(network))
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
@@ -201,6 +201,20 @@ class Team:
             ) from error
         if kind is None and error is not None:
             raise error
+
+
+def _arranged(module: nn.Module) -> nn.Module:
+    """A DDP module that has its first backward pass behind it, one without samples.
+
+    DDP arranges its buckets anew after that pass, by the order in which gradients came, and of three processes or more
+    the arrangement decides the last bits of their sums. So a run that goes on must have the same one as a run that was
+    never stopped. (`find_unused_parameters` would keep the first arrangement too, but costs time in each step and
+    prints a warning.)
+    """
+    module([], [], [])
+    sum(p.sum() for p in module.parameters() if p.requires_grad).backward()
+    module.zero_grad(set_to_none=True)
+    return module
 
 
 def _is_loss(error: BaseException | None) -> bool:
