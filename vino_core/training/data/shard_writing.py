@@ -32,8 +32,14 @@ def write_shards(
 
     A shard appears complete or not at all, and one that is there already is kept: an interrupted command is given again
     and goes on. `progress` is called with the number of examples done. Raises InputError when a file cannot be written,
-    and when other shards are in the folder.
+    when other shards are in the folder, and when webdataset is missing.
     """
+    try:
+        import webdataset  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"Writing shards needs webdataset ({error}). Install it: pip install 'webdataset>=0.2.100'"
+        ) from error
     spans = [(first, min(count, first + per_shard)) for first in range(0, count, per_shard)]
     paths = {folder / f"{source.name}-{first:08d}-{last:08d}.tar": range(first, last) for first, last in spans}
     foreign = sorted(path.name for path in folder.glob("*.tar") if path not in paths)
