@@ -230,7 +230,10 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
 
     Raises InputError for a missing or unreadable file or value and for unknown, ill-typed or contradictory settings.
     """
-    import yaml
+    try:
+        import yaml
+    except ImportError as error:
+        raise InputError(f"Reading a config needs PyYAML ({error}). Install it: pip install 'pyyaml>=6.0'") from error
 
     path = Path(path)
     try:
