@@ -31,9 +31,11 @@ setup:
 test: setup
 	@mkdir -p $(PYTEST_DEBUG_TEMPROOT)
 	@browser="$$($(PYTHON) tools/bootstrap.py browser)" && deepspeed="$$($(PYTHON) tools/bootstrap.py deepspeed)" && \
-	VINO_SKIP_BROWSER="$$browser" VINO_SKIP_DEEPSPEED="$$deepspeed" .venv/bin/pytest $(TESTS); code=$$?; \
+	ray="$$($(PYTHON) tools/bootstrap.py ray)" && \
+	VINO_SKIP_BROWSER="$$browser" VINO_SKIP_DEEPSPEED="$$deepspeed" VINO_SKIP_RAY="$$ray" .venv/bin/pytest $(TESTS); code=$$?; \
 	if [ -n "$$browser" ]; then echo "The browser tests were skipped: $$browser" >&2; fi; \
 	if [ -n "$$deepspeed" ]; then echo "The DeepSpeed tests were skipped: $$deepspeed" >&2; fi; \
+	if [ -n "$$ray" ]; then echo "The test on a Ray cluster was skipped: $$ray" >&2; fi; \
 	exit $$code
 
 demo: setup

