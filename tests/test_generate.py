@@ -240,5 +240,6 @@ def test_a_question_needs_neither_tokens_nor_vae(files, tmp_path, monkeypatch: p
     monkeypatch.setattr(TransformersEngine, "generate", lambda *_: "a fox")
     given = [word for option, path in zip(files[::2], files[1::2], strict=True)
              if option in ("--model", "--text-encoder") for word in (option, path)]  # fmt: skip
-    assert generate(given, tmp_path, "--preset", "understanding", "--prompt", "What is it?") == 0
+    words = ["--preset", "understanding", "--prompt", "What is it?", "--device", "cpu"]
+    assert main(["generate", *given, *words, "--out", str(tmp_path)]) == 0
     assert only(tmp_path, "*_understanding.txt").read_text() == "a fox\n"

@@ -318,7 +318,9 @@ def test_no_answer_is_no_result(
     files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(TransformersEngine, "generate", lambda *_: "")
-    assert drawn(files, tmp_path / "out", "--preset", "understanding", "--prompt", "What is red?") == 1
+    named = ["--model", files / "vogue_hidden.safetensors", "--out", tmp_path / "out", "--device", "cpu"]
+    named += ["--text-encoder", files / "qwen_2.5_vl_7b_queries.safetensors", "--dtype", "float32"]
+    assert main(["generate", *map(str, named), "--preset", "understanding", "--prompt", "What is red?"]) == 1
     shown = capsys.readouterr()
     assert "failed: answer: the text encoder wrote nothing. Show it what" in shown.err and "answer:" not in shown.out
     words = ("--understand", "--prompt", "Make it red.", "--image", PICTURE, "--area", 3072)

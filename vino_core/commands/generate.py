@@ -7,6 +7,7 @@ import json
 import secrets
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -50,6 +51,19 @@ if TYPE_CHECKING:
     from ..request import Request
 
 OVERRIDES = ("width", "height", "frames", "text_scale", "image_scale", "shift", "steps")
+LISTED = {"image": "ref_image_paths", "video": "ref_video_path", "base_image": "ref_image_have_base"}
+"""Flags of one request, which a row of a task list says itself."""
+OF_QUESTIONS = ("frames", "area", "dtype")
+"""Settings that a question has too."""
+UNASKED = (
+    *(name for name in OVERRIDES if name not in OF_QUESTIONS),
+    "base_image",
+    "negative",
+    "seed",
+    "posterior",
+    "tags",
+)
+"""Flags that mean nothing to a question, which the text encoder answers with its most likely words."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -102,12 +116,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if (arguments.prompt is None) == (arguments.tasks is None):
         raise InputError("Give either --prompt or --tasks.")
+    if arguments.tasks is not None and (given := _given(arguments, LISTED)):
+        fields = ", ".join(LISTED.values())
+        raise InputError(
+            f"{given}: of one request only. In a task list each row says it ({fields}): leave it out here."
+        )
     system = choose_system(arguments, complete=False)
     tasks = load_tasks(arguments.tasks, system) if arguments.tasks else [_single(arguments, system)]
     if arguments.frames is not None:
         check_frames(arguments.frames, system.max_frames)
     if arguments.preset:
         tasks = [replace(task, preset=arguments.preset) for task in tasks]
+    if _only_questions(tasks) and (given := _given(arguments, UNASKED)):
+        raise InputError(f"{given}: not for a question, which the text encoder answers alone. Leave it out.")
     check_given(arguments, system, ("text_encoder",) if _only_questions(tasks) else PARTS)
     if arguments.think:
         tasks = [replace(task, think=arguments.think) for task in tasks]
@@ -137,6 +158,14 @@ def run(arguments: argparse.Namespace) -> int:
     if failed:
         print(f"{len(failed)} of {len(todo)} failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _given(arguments: argparse.Namespace, flags: Iterable[str]) -> str:
+    """Those of the `flags` that the user gave, as they are written."""
+    without = {"posterior": "mode", "image": [], "video": []}
+    values = {name: getattr(arguments, name) for name in flags}
+    given = (name for name, value in values.items() if value is not None and value is not False)
+    return ", ".join(f"--{name.replace('_', '-')}" for name in given if values[name] != without.get(name))
 
 
 def _single(arguments: argparse.Namespace, system: System) -> Task:
@@ -194,17 +223,22 @@ def _check_thinking(task: Task, arguments: argparse.Namespace, system: System) -
 
 
 def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
-    """What a user asked for, as it is compared on a resume; a seed that nobody gave is not part of it."""
-    seed = task.seed if task.seed is not None else arguments.seed
+    """What a user asked for, as it is compared on a resume: of a question only what can change its answer; a seed that
+    nobody gave is not part of it."""
+    weights = {name: path.name for name, path in given_files(arguments).items()}
+    row = {"preset": task.preset, "prompt": task.prompt}
+    files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
+    if task.preset == UNDERSTANDING:
+        asked = {name: getattr(arguments, name) for name in OF_QUESTIONS}
+        return {**asked, **row, **files, **{name: weights[name] for name in ("model", "text_encoder")}}
     flags = (*OVERRIDES, "posterior", "area", "understand", "negative", "dtype")
     asked = {name: getattr(arguments, name) for name in flags}
-    weights = {name: path.name for name, path in given_files(arguments).items()}
-    files = {"images": [str(p) for p in task.images], "videos": [str(p) for p in task.videos]}
-    row = {"preset": task.preset, "prompt": task.prompt, "base_image": task.base_image}
+    seed = task.seed if task.seed is not None else arguments.seed
     tags = {"tags": True} if task.tags else {}  # results from before there were tags count as made without
     return {
         **asked,
         **row,
+        "base_image": task.base_image,
         **files,
         "task_negative": task.negative,
         "think": task.think,
