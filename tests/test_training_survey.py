@@ -15,6 +15,7 @@ from vino_core.cli import main
 from vino_core.errors import InputError
 from vino_core.training.config import RunConfig
 from vino_core.training.data.captioned import CaptionedSource
+from vino_core.training.data.check import check_config
 from vino_core.training.sources import training_sources
 from vino_core.training.survey import Chosen, folder_sources, survey
 
@@ -26,7 +27,8 @@ def folder(tmp_path: Path) -> Path:
         file.parent.mkdir(exist_ok=True)
         Image.new("RGB", size, "red").save(file)
         file.with_suffix(".txt").write_text(f"\ufeff a {file.stem.lower()} \n", encoding="utf-8")
-    (tmp_path / "notes.txt").write_text("no picture")
+    for name in ("README.txt", "License.txt", "thumbs.db", "info.json", "cat.npz", "notes.md"):
+        (tmp_path / name).write_text("no picture")
     (tmp_path / ".hidden.png").write_bytes(b"")
     return tmp_path
 
@@ -64,6 +66,38 @@ def test_what_is_wrong_is_named(folder: Path) -> None:
     assert len(found.problems) == len(words)
     assert [part for problem, parts in zip(found.problems, words, strict=True) for part in parts
             if part not in problem] == []  # fmt: skip
+
+
+def test_files_that_only_look_like_examples_are_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in (
+        "heic.HEIC",
+        "heic.txt",
+        "b/c.avif",
+        "b/orphan.txt",
+        "walk.mpg",
+        ".hidden.txt",
+        ".h/a.txt",
+        ".h/a.heic",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("a caption")
+    expected = {
+        "heic.HEIC": "heic.HEIC: .HEIC files are not read. Convert it to a picture (.bmp .jpeg ",
+        "c.avif": "b/c.avif: .avif files are not read. Convert it to",
+        "walk.mpg": "walk.mpg: .mpg files are not read. Convert it to",
+        "orphan.txt": "b/orphan.txt: a caption of nothing. Put a picture (.bmp .jpeg ",
+    }
+    found = survey(folder)
+    assert found.count == 3 and "left out: 4" in found.summary()
+    assert main(["data", "check", str(folder), "--system", "vino-tiny"]) == 1
+    told = [line for line in capsys.readouterr().out.splitlines() if line.endswith(", or remove it.")]
+    task = {"weight": 1, "path": str(folder)}
+    by_task = check_config(data_config(folder, {"t2i": task, "t2v": task}))
+    of_config = [problem for finding in by_task for problem in finding.problems if "no examples of t2v" not in problem]
+    for problems in (list(found.problems), told, of_config):
+        assert len(problems) == 4, problems
+        for problem, words in zip(sorted(problems), sorted(expected.values()), strict=True):
+            assert problem.strip().startswith(words)
 
 
 def test_usable_ones_are_found_among_the_others(folder: Path) -> None:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from ..errors import InputError
 from .data.captioned import TASKS as CAPTIONED
-from .data.captioned import CaptionedSource
+from .data.captioned import CaptionedSource, is_captioned, left_out
 from .data.check import open_row
 from .data.folder import FolderSource
 from .data.manifest import NAME
-from .data.stored import StoredSource
+from .data.stored import MEDIA, StoredSource
 from .example import TASKS, Example
 
 Size = tuple[int, int]
@@ -33,7 +33,8 @@ def folder_sources(folder: Path, frames: int | None = None) -> dict[str, StoredS
     if not sources:
         where = f"its {NAME} has no rows" if listed else "there are no pictures or clips in it"
         raise InputError(
-            f"{folder}: {where}. Put pictures or clips into it, each with its caption in a text file of the same name."
+            f"{folder}: {where}. Put pictures or clips into it, each {MEDIA} with its caption in a text file of the "
+            "same name."
         )
     return sources
 
@@ -60,7 +61,8 @@ class Chosen:
 @dataclass(frozen=True, eq=False)
 class Survey:
     """`rows`: usable examples by task, by their index in its source. `problems`: why others are not, each naming its
-    file. `sizes`: (width, height) of every target. `stamp` changes with every file that was looked at."""
+    file; files that only look like examples are among them. `sizes`: (width, height) of every target. `stamp` changes
+    with every file that was looked at."""
 
     rows: Mapping[str, tuple[int, ...]]
     problems: tuple[str, ...]
@@ -103,4 +105,6 @@ def survey(folder: Path) -> Survey:
                 problems.append(str(error))
         if usable:
             rows[task] = tuple(usable)
+    if is_captioned(folder):
+        problems += left_out(folder)
     return Survey(rows, tuple(problems), tuple(sizes), digest.hexdigest())

@@ -7,9 +7,17 @@ from pathlib import Path
 
 from ...errors import InputError
 from .manifest import NAME
-from .stored import CLIPS, PICTURES, Row, StoredSource, check_row, file_mark, is_clip
+from .stored import CLIPS, MEDIA, PICTURES, Row, StoredSource, check_row, file_mark, is_clip
 
 TASKS = ("t2i", "t2v")
+OTHER_MEDIA = {
+    *(".heic", ".heif", ".avif", ".jxl", ".jp2", ".jfif", ".apng", ".psd", ".svg", ".tga", ".exr", ".hdr"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
+    *(".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts", ".3gp", ".ogv", ".vob", ".mxf"),
+}
+"""Pictures and clips of kinds that are not read. Files of any other kind are nobody's business, but for captions."""
+_NO_CAPTIONS = ("readme", "licen", "copying", "notice", "changelog", "requirements")
+"""What the names of text files begin with that are no captions."""
 
 
 class CaptionedSource(StoredSource):
@@ -66,7 +74,40 @@ def is_captioned(path: Path) -> bool:
 
 def media_files(folder: Path) -> list[str]:
     """Paths within `folder` of its pictures and clips, hidden ones left out. Raises InputError when it is no folder."""
+    return [file.as_posix() for file in _files(folder) if file.suffix.lower() in PICTURES | CLIPS]
+
+
+def left_out(folder: Path) -> list[str]:
+    """Files of a folder with captions that look like examples and are none, each with what to do about it: pictures and
+    clips of a kind that is not read (OTHER_MEDIA), and text files that are the caption of nothing.
+
+    Hidden files, text files named like README.txt, and everything else that is neither media nor text say nothing.
+    """
+    files = _files(folder)
+    known = {file.with_suffix("") for file in files if file.suffix.lower() in PICTURES | CLIPS}
+    other = [file for file in files if file.suffix.lower() in OTHER_MEDIA]
+    problems = [
+        f"{file.as_posix()}: {file.suffix} files are not read. Convert it to {MEDIA}, or remove it." for file in other
+    ]
+    named = known | {file.with_suffix("") for file in other}
+    problems += [
+        f"{file.as_posix()}: a caption of nothing. Put {MEDIA} of the same name beside it, such as {file.stem}.png, "
+        "or remove it."
+        for file in files
+        if file.suffix.lower() == ".txt"
+        and file.with_suffix("") not in named
+        and not file.name.lower().startswith(_NO_CAPTIONS)
+    ]
+    return problems
+
+
+def _files(folder: Path) -> list[Path]:
+    """Files within `folder` by their paths from it, in order, hidden ones left out. Raises InputError when it is no
+    folder."""
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder.")
-    found = (file.relative_to(folder) for file in folder.rglob("*") if file.suffix.lower() in PICTURES | CLIPS)
-    return sorted(file.as_posix() for file in found if not any(part.startswith(".") for part in file.parts))
+    found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return sorted(
+        (file for file in found if not any(part.startswith(".") for part in file.parts)),
+        key=lambda file: file.as_posix(),
+    )

@@ -19,7 +19,7 @@ from ..example import TASKS
 from ..fitting import Fit, fitted
 from .buckets import Buckets
 from .captioned import TASKS as CAPTIONED
-from .captioned import CaptionedSource, is_captioned
+from .captioned import CaptionedSource, is_captioned, left_out
 from .folder import FolderSource
 from .latents import LatentSource, cache_root, cache_settings
 from .manifest import find_manifest, manifest_rows
@@ -119,7 +119,7 @@ def check_config(run: RunConfig, full: bool = False, progress: Progress = lambda
     """What `run` would read from disks: examples of every task, held-out ones, manifests, and latents."""
     checker = Checker(run.data, get_system(run.system), full, progress)
     findings: list[Finding] = []
-    manifests: set[Path] = set()
+    looked_at: set[Path] = set()
     for name, task in run.data.tasks.items():
         for path, held_out in ((task.path, False), (task.validation, True)):
             if task.source == "toy" or path is None:
@@ -130,10 +130,13 @@ def check_config(run: RunConfig, full: bool = False, progress: Progress = lambda
             except InputError as error:
                 findings.append(Finding(title, problems=[str(error)]))
                 continue
-            if isinstance(source, FolderSource) and source.manifest.resolve() not in manifests:
-                manifests.add(source.manifest.resolve())
+            is_new = source.place.resolve() not in looked_at
+            looked_at.add(source.place.resolve())
+            if isinstance(source, FolderSource) and is_new:
                 findings += _malformed(source.manifest)
             finding = checker.look(title, source)
+            if isinstance(source, CaptionedSource) and is_new:
+                finding.problems += left_out(source.place)
             if task.latents:
                 try:
                     LatentSource(source, cache_root(run, name, path, held_out), cache_settings(run, name))
@@ -177,6 +180,8 @@ def check_path(
     tasks = {source.name: Task(weight=1.0, path=str(path)) for source in sources}
     checker = Checker(Data(tasks=tasks, area=area, frames=frames), system, full, progress)
     findings += [checker.look(f"{source.name} in {source.place}", source) for source in sources]
+    if is_captioned(path):
+        findings[0].problems += left_out(path)
     return findings or [Finding(str(path), problems=[f"{path}: there are no examples."])]
 
 

@@ -23,6 +23,8 @@ from ..example import Example
 
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 CLIPS = {".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".gif"}
+MEDIA = f"a picture ({' '.join(sorted(PICTURES))}) or a clip ({' '.join(sorted(CLIPS))})"
+"""What can be read, for messages."""
 _MANY = 1000
 
 
