@@ -148,9 +148,18 @@ def test_check_of_good_data_leaves_with_0(tmp_path: Path, capsys: pytest.Capture
 
 def test_empty_and_missing_data(tmp_path: Path) -> None:
     run = data_config(tmp_path, {"t2i": {"weight": 1, "path": str(tmp_path / "nothing")}})
-    with pytest.raises(InputError, match="there is no manifest"):
+    with pytest.raises(InputError, match="nothing: there is no such folder. Check the path"):
         training_sources(run)
-    assert "there is no manifest" in check_config(run)[0].problems[0]
+    assert "nothing: there is no such folder" in check_config(run)[0].problems[0]
+    with pytest.raises(InputError, match="other.jsonl: there is no such file"):
+        FolderSource(tmp_path / "other.jsonl", "t2i")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "nothing" / "a.heic").write_bytes(b"")
+    for say in (lambda: training_sources(run), lambda: check_path(tmp_path / "nothing", get_system("vino"), 4096, 5)):
+        with pytest.raises(
+            InputError, match="nothing: the folder has neither pictures or clips nor a manifest.jsonl. "
+        ):
+            say()
     write_manifest(tmp_path / "nothing", [])
     with pytest.raises(InputError, match="data.tasks.t2i: there are no examples"):
         Feed(training_sources(run), by_name, seed=0)

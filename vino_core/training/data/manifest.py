@@ -17,7 +17,7 @@ from typing import Any
 
 from ...errors import InputError
 from ..example import TASKS
-from .stored import Row, check_fps
+from .stored import MEDIA, Row, check_fps
 
 NAME = "manifest.jsonl"
 _TEXT: tuple[type, ...] = (str, type(None))
@@ -48,9 +48,14 @@ class ManifestRow:
 
 def find_manifest(path: Path) -> Path:
     """The manifest at `path`, a file or a folder that has one. Raises InputError when there is none."""
+    if not path.exists():
+        raise InputError(f"{path}: there is no such {'file' if path.suffix else 'folder'}. Check the path.")
     found = path / NAME if path.is_dir() else path
     if not found.is_file():
-        raise InputError(f"{found}: there is no manifest. A folder of data has a {NAME}; see docs/training.md.")
+        raise InputError(
+            f"{path}: the folder has neither pictures or clips nor a {NAME}. Put into it each {MEDIA} with its caption "
+            f"in a text file of the same name, or write a {NAME}; see docs/training.md."
+        )
     return found
 
 
