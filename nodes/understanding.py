@@ -11,8 +11,7 @@ from comfy_api.latest import io
 from ..vino_core.encoder.encode import encode_visuals
 from ..vino_core.encoder.engine import Sampling
 from ..vino_core.encoder.think import think
-from ..vino_core.encoder.understand import ask, rewrite_prompt
-from ..vino_core.errors import InputError
+from ..vino_core.encoder.understand import ask, check_question, rewrite_prompt
 from ..vino_core.systems import THINKING, check_thinking
 from .comfy.systems import clip_system
 from .comfy.vlm import open_engine
@@ -130,8 +129,7 @@ class VINOAsk(io.ComfyNode):
         temperature: float,
         seed: int,
     ) -> io.NodeOutput:
-        if not question.strip():
-            raise InputError("question: it is empty. Write what you want to know.")
+        check_question(question)
         return io.NodeOutput(_write(ask, clip, references, question, max_new_tokens, temperature, seed))
 
 

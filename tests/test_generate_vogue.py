@@ -292,7 +292,10 @@ def test_a_question_is_answered_by_the_text_encoder_alone(
     ((text, (picture, frames)),) = asked
     assert text == "What is this?" and picture[0] == 1 and frames[0] == 7, "13 frames, the last one twice"
     assert main(["generate", *map(str, [*named, "--out", tmp_path / "out", *words[:1], " ", *words[2:]])]) == 1
-    assert "the question is empty. Write in --prompt" in capsys.readouterr().err
+    assert (
+        "_understanding: question: it is empty. Write what you want to know (at VINO Ask, or with --prompt)"
+        in capsys.readouterr().err
+    )
 
 
 def test_only_questions_need_no_vae(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture, terse: None) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..branches import check_base_image, check_scales, check_tags
 from ..checkpoints.folder import PARTS
+from ..encoder.understand import check_question
 from ..errors import InputError
 from ..media.output import check_folder
 from ..media.sizing import check_frames, check_size
@@ -208,8 +209,10 @@ def _check_thinking(task: Task, arguments: argparse.Namespace, system: System) -
     """Raise InputError for a task that is to be thought about and cannot, and for a question that does not stand
     alone."""
     if task.preset == UNDERSTANDING:
-        if not task.prompt.strip():
-            raise InputError(f"{task.index}: the question is empty. Write in --prompt what you want to know.")
+        try:
+            check_question(task.prompt)
+        except InputError as error:
+            raise InputError(f"{task.index}: {error}") from error
         if arguments.understand:
             raise InputError(f"{task.index}: --understand writes a prompt, and this is a question. Leave it out.")
     if task.think is None:

@@ -20,6 +20,12 @@ NO_ANSWER = (
 )
 
 
+def check_question(question: str) -> None:
+    """Raise InputError for a question without words."""
+    if not question.strip():
+        raise InputError("question: it is empty. Write what you want to know (at VINO Ask, or with --prompt).")
+
+
 def rewrite_prompt(
     engine: VLMEngine,
     system: System,
