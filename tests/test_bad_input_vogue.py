@@ -25,7 +25,7 @@ from test_bad_input import generate as command
 from tiny_vogue_vlm import tiny_engine
 from torch import Tensor
 
-from vino_core.branches import branch_prompts
+from vino_core.branches import branch_prompts, check_scales
 from vino_core.checkpoints.files import check_variant, check_widths, load_mmdit, load_tokens, model_metadata
 from vino_core.cli import main
 from vino_core.encoder.encode import BranchPrompt, encode_branches
@@ -37,7 +37,7 @@ from vino_core.media.references import Clip, References
 from vino_core.mmdit.connectors import Connector, connect
 from vino_core.request import Request
 from vino_core.sampling.guidance import Branch
-from vino_core.systems import expect_system
+from vino_core.systems import expect_system, get_system
 from vino_core.systems.vino import VINO
 from vino_core.systems.vogue import VOGUE
 from vino_core.tasks import check_scaled, get_preset, load_tasks, prepare_references, target_size
@@ -91,7 +91,9 @@ def test_sizes_and_numbers_of_frames() -> None:
 
 def test_guidance_that_vogue_does_not_have() -> None:
     """Image guidance with text guidance off works with VINO; here the formula starts from the negative prompt."""
-    refused(request(text_scale=1.0), "text_scale is 1.0; vogue takes values above 1 only", "between 5 and 7")
+    refused(request(text_scale=1.0), "text_scale is 1.0; vogue takes values above 1 only", "own are 5, 6, 7")
+    with pytest.raises(InputError, match=r"vogue-tiny takes .* Its tasks' own are 2\."):
+        check_scales(get_system("vogue-tiny"), 1.0)
     refused(request(text_scale=0.5, image_scale=2.0), "text_scale is 0.5")
     refused(request(image_scale=101.0), "image_scale is 101.0; it must lie between 0 and 100")
     refused(request(text_scale=float("nan")), "text_scale is nan")
@@ -214,18 +216,23 @@ def test_an_area_scales_vinos_references_if_not_its_result() -> None:
 @pytest.mark.parametrize(
     ("task", "images", "videos", "message"),
     [
-        ("multiid", 17, 0, r"takes 1 to 16 picture\(s\) and 0 video\(s\), not 17 and 0"),
-        ("i+i2i_edit", 17, 0, r"takes 2 to 16 picture\(s\)"),
-        ("i+v2v_edit", 17, 1, r"takes 1 to 16 picture\(s\) and 1 video\(s\), not 17 and 1"),
-        ("i+i2i_edit", 1, 0, r"takes 2 to 16 picture\(s\) and 0 video\(s\), not 1 and 0"),
-        ("i2v", 2, 0, r"takes 1 picture\(s\) and 0 video\(s\), not 2 and 0"),
-        ("v2v_edit", 0, 2, r"takes 0 picture\(s\) and 1 video\(s\), not 0 and 2"),
-        ("t2v", 1, 0, r"takes 0 picture\(s\) and 0 video\(s\), not 1 and 0"),
-        ("multiid", 0, 0, r"takes 1 to 16 picture\(s\)"),
+        ("multiid", 17, 0, r"takes 1 to 16 picture\(s\) and 0 video\(s\), not 17 and 0\. No task takes more"),
+        ("i+i2i_edit", 17, 0, r"takes 2 to 16 picture\(s\).* more than 16 pictures and one video: connect fewer"),
+        ("i+v2v_edit", 17, 1, r"takes 1 to 16 picture\(s\) and 1 video\(s\), not 17 and 1\. No task takes more"),
+        (
+            "i+i2i_edit",
+            1,
+            0,
+            r"takes 2 to 16 picture\(s\) and 0 video\(s\), not 1 and 0\. Change .* \(i2v, i2i_edit, multiid\)",
+        ),
+        ("i2v", 2, 0, r"takes 1 picture\(s\) and 0 video\(s\), not 2 and 0\. Change .* \(i\+i2i_edit, multiid\)"),
+        ("v2v_edit", 0, 2, r"takes 0 picture\(s\) and 1 video\(s\), not 0 and 2\. No task takes more"),
+        ("t2v", 1, 0, r"takes 0 picture\(s\) and 0 video\(s\), not 1 and 0\. Change what is connected"),
+        ("multiid", 0, 0, r"takes 1 to 16 picture\(s\).* choose a task that takes that \(t2i, t2v\)"),
     ],
 )
 def test_more_or_fewer_references_than_a_task_bears(task: str, images: int, videos: int, message: str) -> None:
-    with pytest.raises(InputError, match=rf"task '{re.escape(task)}' {message}.*Change what is connected"):
+    with pytest.raises(InputError, match=rf"task '{re.escape(task)}' {message}"):
         prepared(task, [picture()] * images, [clip(5)] * videos)
 
 
@@ -321,6 +328,19 @@ def test_a_checkpoint_of_the_wrong_variant(tmp_path: Path, learnable: int, given
     save_file(names, path, model_metadata("vogue", VOGUE.mmdit, learnable))
     with pytest.raises(InputError, match=rf"model\.safetensors: {message}"):
         check_variant(path, None if given is None else torch.zeros(given, 3584))
+
+
+def test_a_file_of_others_may_be_either_variant(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "quantised.safetensors"
+    save_file({"qwen_project_in.norm_qwen.weight": torch.zeros(3584)}, path)
+    for given, variant in ((None, "without"), (torch.zeros(514, 3584), "with")):
+        caplog.clear()
+        check_variant(path, given)
+        assert f"taken for the variant {variant} them" in caplog.text and "quantised.safetensors" in caplog.text
+    caplog.clear()
+    save_file({"connector.norm.weight": torch.zeros(2560)}, tmp_path / "vino.safetensors")
+    check_variant(tmp_path / "vino.safetensors", torch.zeros(258, 2560))
+    assert not caplog.text, "VINO has no variants"
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

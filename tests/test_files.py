@@ -158,7 +158,14 @@ def test_damaged_header(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_load_here(tmp_path: Path) -> None:
-    for name, message in (("a.gguf", "ComfyUI only"), ("a.txt", "unknown kind"), ("a.safetensors", "no such file")):
+    for name in ("a.gguf", "a.txt"):
+        (tmp_path / name).write_text("words")
+    for name, message in (
+        ("a.gguf", "ComfyUI only"),
+        ("a.txt", "unknown kind"),
+        ("a.safetensors", "no such file"),
+        ("vino-tinny", "no such file"),
+    ):
         with pytest.raises(InputError, match=message):
             load_mmdit(tmp_path / name)
 

@@ -334,6 +334,17 @@ def variant(path: Path, learnable: int) -> Path:
     return path
 
 
+def test_an_incomplete_model_is_named_by_its_system(tmp_path: Path) -> None:
+    nodes()
+    import comfy.sd
+
+    tensors, metadata = vogue_model(VOGUE_GOLDENS)
+    del tensors["double_blocks.0.img_attn.proj.weight"]
+    save_file({name: value.contiguous() for name, value in tensors.items()}, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(error(), match="vogue model: 1 weights are missing from the file, double_blocks.0.img_attn.pr"):
+        comfy.sd.load_diffusion_model(str(tmp_path / "a.safetensors"))
+
+
 def test_a_model_of_the_other_variant_is_refused(tmp_path: Path) -> None:
     """Also when ComfyUI's own node saved it, which writes no metadata of ours."""
     nodes()

@@ -60,7 +60,8 @@ def check_scales(system: System, text_scale: float) -> None:
     """Raise InputError when the system does not do without text guidance and `text_scale` switches it off."""
     least = system.min_text_scale
     if least is not None and text_scale <= least:
+        own = sorted({f"{preset.text_scale:g}" for preset in system.presets.values()}, key=float)
         raise InputError(
             f"text_scale is {text_scale}; {system.name} takes values above {least:g} only: its guidance starts from "
-            "the negative prompt, which a lower scale would switch off. Published settings lie between 5 and 7."
+            f"the negative prompt, which a lower scale would switch off. Its tasks' own are {', '.join(own)}."
         )

@@ -256,13 +256,14 @@ class VINO(comfy.model_base.HunyuanVideo):
         weights = {name[len(unet_prefix) :]: sd.pop(name) for name in list(sd) if name.startswith(unet_prefix)}
         weights = self.model_config.process_unet_state_dict(weights)
         missing, unexpected = self.diffusion_model.load_state_dict(weights, strict=False, assign=assign)
+        name = self.diffusion_model.system.name
         if missing:
             raise InputError(
-                f"VINO model: {len(missing)} weights are missing from the file, {missing[0]} among them. The file is "
+                f"{name} model: {len(missing)} weights are missing from the file, {missing[0]} among them. The file is "
                 "incomplete: convert the official checkpoint again with `vino convert`."
             )
         if unexpected:
             log.warning(
-                "VINO model: ignored %d weights that do not belong to it, %s first", len(unexpected), unexpected[0]
+                "%s model: ignored %d weights that are not its own, %s first", name, len(unexpected), unexpected[0]
             )
         return self

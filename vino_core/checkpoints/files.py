@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from json import loads
 from pathlib import Path
@@ -20,6 +21,8 @@ from .layouts import BEGIN, END, HEAD_ROWS, MARKED_TOKENS, NORM, TOKENS, Shape, 
 from .manifest import compare, guess_family
 from .sources import Checkpoint
 from .writing import Plan, write_safetensors
+
+log = logging.getLogger(__name__)
 
 FORMAT_VERSION = "1"
 COMFY_PREFIX = "model.diffusion_model."
@@ -188,7 +191,7 @@ def infer_mmdit_config(shapes: Mapping[str, Shape], metadata: Mapping[str, str] 
             connectors=_infer_connectors(shapes),
         )
     except (KeyError, IndexError, ZeroDivisionError) as error:
-        raise InputError(f"The shapes are not those of a VINO model ({error!r} was looked for).") from error
+        raise InputError(f"The shapes are not those of a model that loads here ({error!r} was looked for).") from error
 
 
 def open_model(path: str | Path) -> tuple[Checkpoint, MMDiTConfig]:
@@ -309,11 +312,20 @@ def load_tokens(path: str | Path) -> Tensor:
 def check_variant(path: str | Path, tokens: Tensor | None) -> None:
     """Raise InputError when the model file says that it was trained with another number of learnable tokens.
 
-    `tokens`: as `load_tokens` returns them; None for none.
+    `tokens`: as `load_tokens` returns them; None for none. A file without our metadata, such as one that others
+    quantised, passes as either variant, whose weights have the same names and shapes: where the system has variants,
+    a warning is logged.
     """
     checkpoint = described(path)
     wanted = checkpoint.metadata.get(LEARNABLE)
     if wanted is None:
+        if made_for(path).with_tokens is not None:
+            log.warning(
+                "%s: does not say whether it was trained with learnable tokens. It is taken for the variant %s them; "
+                "with the wrong one the result does not follow the prompt.",
+                path,
+                "without" if tokens is None else "with",
+            )
         return
     markers = 2 if _marked(made_for(path)) else 0
     count = 0 if tokens is None else tokens.shape[0] - markers

@@ -84,7 +84,7 @@ def compare(found: Mapping[str, Shape], expected: Mapping[str, Shape]) -> Mismat
 
 
 _FAMILIES: tuple[tuple[str, str], ...] = (
-    ("lora_", "a LoRA. Load it on top of a VINO model, with a LoRA loader"),
+    ("lora_", "a LoRA. Load it on top of its model, with a LoRA loader"),
     *(hint for system in SYSTEMS.values() for hint in system.published.hints),
     ("double_blocks.0.img_attn.qkv.weight", "HunyuanVideo or a relative of it, without VINO's connectors"),
     ("transformer_blocks.0.attn.add_q_proj.weight", "a diffusers transformer (HunyuanVideo, Flux, ...), not VINO"),

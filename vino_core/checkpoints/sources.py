@@ -160,7 +160,8 @@ def find_files(path: Path) -> list[Path]:
 
 
 def open_file(path: Path) -> File:
-    """Open one file by its suffix. Raises InputError for a format that is not read."""
+    """Open one file by its suffix. Raises InputError for a file that is missing, and for a format that is not read."""
+    require_file(path)
     if path.suffix in PICKLES:
         return PickleFile(path)
     if path.suffix in (".safetensors", ".sft"):

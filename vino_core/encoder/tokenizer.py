@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..errors import InputError
+from .families import FAMILIES
 
 
 def tokenizer_from_json(text: str, source: object) -> Any:
@@ -50,6 +51,7 @@ def special_id(tokenizer: Any, name: str) -> int:
     token = tokenizer.get_added_vocab().get(name)
     if token is None:
         raise InputError(
-            f"The text encoder's tokenizer has no {name}. Use the tokenizer files that come with Qwen3-VL-4B-Instruct."
+            f"The text encoder's tokenizer has no {name}. Use the tokenizer files that come with the text encoder ("
+            f"{' or '.join(family.title for family in FAMILIES.values())})."
         )
     return token

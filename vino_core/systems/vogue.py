@@ -71,7 +71,7 @@ _WIDE, _WIDER = 480 * 832, 480 * 854
 
 
 def _preset(task: str, frames: int, text_scale: float, image_scale: float, area: int, steps: int = 50) -> Preset:
-    """Settings of a task whose size a condition decides."""
+    """Settings of a task. It has no size: a condition decides that, unless the task is given one of its own."""
     return Preset(
         width=None,
         height=None,
@@ -120,9 +120,14 @@ def arrange(task: str, images: int, videos: int) -> Arrangement:
     pictures, clips = _COUNTS[task]
     if images not in pictures or videos != clips:
         count = f"{pictures[0]} to {pictures[-1]}" if len(pictures) > 1 else str(pictures[0])
+        fitting = [name for name, (allowed, most) in _COUNTS.items() if images in allowed and videos == most]
+        remedy = (
+            f"Change what is connected, or choose a task that takes that ({', '.join(fitting)})."
+            if fitting
+            else f"No task takes more than {_MOST} pictures and one video: connect fewer."
+        )
         raise InputError(
-            f"task '{task}' takes {count} picture(s) and {clips} video(s), not {images} and {videos}. Change what is "
-            f"connected, or let the references decide the task ({', '.join(_COUNTS)})."
+            f"task '{task}' takes {count} picture(s) and {clips} video(s), not {images} and {videos}. {remedy}"
         )
     everything = tuple(range(images + videos))
     if task == "i2v":
