@@ -32,6 +32,7 @@ def test_all_shipped_configs_are_there() -> None:
         "tiny_stage3_more",
         "vogue_tiny_stage0",
         "lora_finetune",
+        "lora_tiny",
     }
 
 
@@ -78,7 +79,10 @@ def test_settings_change_from_the_command_line() -> None:
         ("tokens=5", None),
         ("files.tokens=x", None),
         ("lora.rank=4", "lora is a fine-tuning"),
-        ("optimizer.warmup=99999", "do not fit into 20000 steps"),
+        (
+            "optimizer.warmup=99999",
+            r"fit into steps, which is 20000\. Lower optimizer.warmup or optimizer.decay, or raise",
+        ),
         ("watch.preview=0", None),
         ("watch.previews=[]", "names no prompt"),
         ("nonsense", "write it as name=value"),
@@ -94,6 +98,17 @@ def test_settings_change_from_the_command_line() -> None:
         ("watch.validate=-5", "preview and validate are 0"),
         ("watch.peak_tflops=0", "peak_tflops is 0.0; it must be above 0"),
         ("data.tasks.t2i.captions=medium", "must be one of long, short, both"),
+        (
+            "data.tasks.t2i={weight: 1, source: toy, validation: kept}",
+            "t2i: toy holds out examples of its own and takes",
+        ),
+        ("data.unit=24", "data.unit is 24; sizes of vino are multiples of 16: use 16"),
+        ("data.unit=32", None),
+        ("data.tasks.t2i.images=3", "data.tasks.t2i.images is 3; t2i takes no reference pictures. Leave it out"),
+        ("data.tasks.reconstruct_image.images=2", "images is 2; reconstruct_image takes 1 reference pictures"),
+        ("data.tasks.t2i.frames=9", "data.tasks.t2i.frames is 9; t2i makes a picture. Leave it out, or set it to 1"),
+        ("watch.previews=[{prompt: a fox, width: 33, height: 32}]", r"watch.previews\[0\]: Size 33 x 32: width and"),
+        ("watch.previews=[{prompt: a fox, width: 32, height: 32, frames: 93}]", r"watch.previews\[0\]: 93 frames"),
     ],
 )
 def test_wrong_settings_are_refused(change: str, message: str | None) -> None:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from data_files import AverageVAE, pictures_folder
 from training_runs import config, frozen, one_thread, train
 
 from vino_core.cli import main
-from vino_core.training.config import RunConfig
+from vino_core.training.config import RunConfig, load_config
 from vino_core.training.data import encode as encoding
 from vino_core.training.data.encode import encode, jobs, single
+from vino_core.training.data.opening import stored_source
 from vino_core.training.sources import training_sources
 
+ROOT = Path(__file__).resolve().parents[1]
 __all__ = ["one_thread"]
 
 
@@ -68,3 +72,40 @@ def test_the_command_encodes_what_its_config_names(
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--tasks", "t2v"]) == 1
     assert "--tasks t2v: not among the folders and shards" in capsys.readouterr().err
+
+
+def test_the_first_run_of_the_page_has_its_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands up to the two that need the networks, with fewer examples; those find what they name."""
+    page = (ROOT / "docs" / "training.md").read_text()
+    recipe = page.partition("## A first run")[2].partition("```\n")[2].partition("```")[0]
+    lines = [line.partition("#")[0].split() for line in recipe.splitlines()]
+    assert [line[:2] for line in lines] == [
+        ["pip", "install"], *(["vino", "data"] for _ in range(4)), ["vino", "train"]
+    ]  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    for line in lines[1:4]:
+        assert main([re.sub(r"^(64|8)$", "2", word) for word in line[1:]]) == 0
+    (shared,) = {line[-1] for line in lines[4:]}
+    run = load_config(ROOT / shared)
+    for name, task in run.data.tasks.items():
+        assert task.latents and len(stored_source(run, name, task.path)) == 2
+        assert len(stored_source(run, name, task.validation)) == 2
+    assert run.watch.validate and all((ROOT / file).is_file() for file in vars(run.files).values() if file)
+
+
+@pytest.mark.parametrize("name", [f"{system}_stage{stage}" for system in ("vino", "vogue") for stage in (1, 2, 3)])
+def test_the_large_stages_watch_the_loss_of_each_task_on_held_out_examples(name: str) -> None:
+    run = load_config(ROOT / "configs" / f"{name}.yaml")
+    assert run.watch.validate > 0 and run.watch.validation_examples > 0
+    tasks = run.data.tasks.values()
+    assert all(task.validation not in (None, *(other.path for other in tasks)) for task in tasks)
+
+
+def test_the_pages_example_of_validation_is_a_config(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "training.md").read_text()
+    shown = yaml.safe_load(page.partition("**Validation**")[2].partition("```yaml\n")[2].partition("```")[0])
+    values = yaml.safe_load((ROOT / "configs" / "lora_finetune.yaml").read_text())
+    merged = {**values, **{group: {**values[group], **settings} for group, settings in shown.items()}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(merged))
+    run = load_config(tmp_path / "run.yaml")
+    assert run.watch.validate and run.data.tasks["t2i"].validation == "data/lora_heldout"
