@@ -90,6 +90,9 @@ def test_check_loads_everything_and_trains_nothing(files: dict[str, Path], tmp_p
     assert not (tmp_path / "stage1" / "losses.jsonl").exists()
     assert main(["train", str(path), "--check", "--set", "files.text_encoder=nowhere"]) == 1
     assert "nowhere" in capsys.readouterr().err
+    preview = "watch.previews=[{prompt: a fox, width: 33, height: 32}]"
+    assert main(["train", str(path), "--check", "--set", preview]) == 1
+    assert "watch.previews[0]: Size 33 x 32" in capsys.readouterr().err
 
 
 def test_check_prepares_an_example_of_each_task(

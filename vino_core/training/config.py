@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 from ..errors import InputError
 from ..media.sizing import check_frames
-from ..systems import DEFAULT
+from ..request import Request
+from ..systems import DEFAULT, get_system
+from ..systems.base import System
+from .data.stored import SHAPES
 from .example import TASKS
 from .typed import build
 
@@ -150,6 +153,20 @@ class Preview:
     steps: int = 20
     text_scale: float = 5.0
     seed: int = 0
+
+    def request(self, shift: float) -> Request:
+        """What is sampled, with the run's timestep shift."""
+        return Request(
+            prompt=self.prompt,
+            negative="",
+            width=self.width,
+            height=self.height,
+            frames=self.frames,
+            steps=self.steps,
+            text_scale=self.text_scale,
+            shift=shift,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -308,7 +325,8 @@ def _check(run: RunConfig) -> None:
     _require(optimizer.clip > 0, f"optimizer.clip is {optimizer.clip}; it must be above 0.")
     _require(
         optimizer.warmup >= 0 and optimizer.decay >= 0 and optimizer.warmup + optimizer.decay <= run.steps,
-        f"optimizer: warmup {optimizer.warmup} and decay {optimizer.decay} do not fit into {run.steps} steps.",
+        f"optimizer: warmup {optimizer.warmup} and decay {optimizer.decay} are 0 or more and fit into steps, which is "
+        f"{run.steps}. Lower optimizer.warmup or optimizer.decay, or raise steps.",
     )
     muon = optimizer.kind == "muon"
     _require(
@@ -320,7 +338,8 @@ def _check(run: RunConfig) -> None:
         _require(allowed, "optimizer.kind muon is for the MMDiT's matrices: it needs mmdit in train, and no LoRA.")
         _require(run.parallel.mode == "ddp", "optimizer.kind muon needs whole matrices: set parallel.mode to ddp.")
     _require(run.flow.shift > 0 and run.flow.std > 0, "flow: shift and std must be above 0.")
-    _check_data(data)
+    system = get_system(run.system)
+    _check_data(data, system)
     parallel = run.parallel
     _require(parallel.accumulation >= 1, f"parallel.accumulation is {parallel.accumulation}; at least 1 is needed.")
     _require(parallel.timeout > 0, f"parallel.timeout is {parallel.timeout} seconds; it must be above 0.")
@@ -335,6 +354,11 @@ def _check(run: RunConfig) -> None:
     _require(not watch.preview or bool(watch.previews), "watch.preview is on, but watch.previews names no prompt.")
     _require(not watch.validate or watch.validation_examples >= 1, "watch.validation_examples must be 1 or more.")
     _require(not (watch.preview and run.stage == 0), "watch.preview: stage 0 has no prompt encoder to preview with.")
+    for number, preview in enumerate(watch.previews):
+        try:
+            preview.request(run.flow.shift).validate(system)
+        except InputError as error:
+            raise InputError(f"watch.previews[{number}]: {error}") from error
     if run.lora is not None:
         _require(run.stage is None, "lora is a fine-tuning: set stage to null.")
         _require("mmdit" not in run.train and "connectors" not in run.train,
@@ -343,7 +367,7 @@ def _check(run: RunConfig) -> None:
         _require(0 <= run.lora.dropout < 1, f"lora.dropout is {run.lora.dropout}; it must lie in 0..1.")
 
 
-def _check_data(data: Data) -> None:
+def _check_data(data: Data, system: System) -> None:
     _require(bool(data.tasks), "data.tasks is empty; name at least one task.")
     unknown = sorted(set(data.tasks) - set(TASKS))
     _require(not unknown, f"data.tasks: {', '.join(unknown)} unknown. Known: {', '.join(TASKS)}.")
@@ -356,12 +380,29 @@ def _check_data(data: Data) -> None:
             not (task.latents and task.source == "toy"),
             f"data.tasks.{name}.latents: the toy world has no end. Write examples of it with `vino data toy`.",
         )
+        _require(
+            not (task.validation and task.source == "toy"),
+            f"data.tasks.{name}: toy holds out examples of its own and takes no validation path. Leave it out.",
+        )
         _require(task.images is None or task.images >= 1, f"data.tasks.{name}.images is {task.images}; use 1 or more.")
+        most = SHAPES[name].images[1]
+        _require(
+            task.images is None or task.images <= most,
+            f"data.tasks.{name}.images is {task.images}; {name} takes {most or 'no'} reference pictures. Leave it out.",
+        )
         _require(task.batch is None or task.batch >= 1, f"data.tasks.{name}.batch is {task.batch}; use 1 or more.")
         if task.frames is not None:
             check_frames(task.frames)
+            _require(
+                task.frames == 1 or SHAPES[name].clip,
+                f"data.tasks.{name}.frames is {task.frames}; {name} makes a picture. Leave it out, or set it to 1.",
+            )
     check_frames(data.frames)
-    _require(data.unit >= 1, f"data.unit is {data.unit}; it must be 1 or more.")
+    _require(
+        data.unit >= 1 and data.unit % system.unit == 0,
+        f"data.unit is {data.unit}; sizes of {system.name} are multiples of {system.unit}: use {system.unit}, or a "
+        "multiple of it.",
+    )
     _require(data.area >= data.unit**2, f"data.area is {data.area} pixels; at least {data.unit**2} are needed.")
     _require(data.batch >= 1, f"data.batch is {data.batch}; at least 1 is needed.")
     smallest = data.smallest_area
