@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..checkpoints.writing import reported
 from ..errors import InputError
 from . import draws
 from .example import Example, ExampleSource
@@ -27,17 +29,26 @@ Prepare = Callable[[Example, int, int], Prepared]
 class Noted(dict[tuple[str, int], str]):
     """Why examples (task, index) were not used as they are; each is also written to `file`, a line each.
 
-    What the file has already, of a run that goes on, is known.
+    What the file has already, of a run that goes on, is known. Raises InputError where it cannot be written.
     """
 
     def __init__(self, what: str, file: Path | None) -> None:
         super().__init__()
         self.what, self.file = what, file
-        for line in file.read_text(encoding="utf-8").splitlines() if file is not None and file.is_file() else ():
+        if file is not None and file.is_file():
+            self._read(file)
+
+    def _read(self, file: Path) -> None:
+        content = file.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):  # a kill cut the last line short: the next one must not be glued to it
+            with reported(file):
+                os.truncate(file, len(whole))
+        for line in whole.splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
-                continue  # a kill cut it short
+                continue  # two rows in one, from before what was cut short was removed
             self[row["task"], row["index"]] = row["reason"]
 
     def add(self, task: str, index: int, reason: str) -> None:
@@ -47,7 +58,7 @@ class Noted(dict[tuple[str, int], str]):
         self[task, index] = reason
         log.warning("%s: %s, example %d: %s", self.what, task, index, reason)
         if self.file is not None:
-            with self.file.open("a", encoding="utf-8") as file:
+            with reported(self.file), self.file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"task": task, "index": index, "reason": reason}) + "\n")
 
 
