@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from training_runs import exact, one_thread  # noqa: F401
-from training_worker import SCENARIOS, UNEVEN, WATCH, Worker, run_of
+from training_worker import SCENARIOS, UNEVEN, WATCH, Worker, held_out, run_of
 from training_worker import parts as worker_parts
 from training_worker import sources as worker_sources
 
@@ -36,7 +36,7 @@ def in_one_process(out: Path, **changes: Any) -> Path:
     """The same samples in one process: two passes a step instead of two processes."""
     run = run_of(out, accumulation=2, **changes)
     with Team(run.parallel) as team:
-        Trainer(run, worker_parts(run), worker_sources(run), team, worker_sources(run)).train()
+        Trainer(run, worker_parts(run), worker_sources(run), team, held_out(run)).train()
     return out
 
 
@@ -163,7 +163,7 @@ def test_sharded_weights_travel_in_the_computing_type_and_are_kept_in_float32(fo
 
 @pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
 def test_validation_losses_are_averages_over_all_processes(folder: Path, single: Path, mode: str) -> None:
-    """Three examples on two processes: one of them has one that does not count."""
+    """Three examples on two processes, of which one cannot be used: each has one that does not count."""
     ours, theirs = (read_record(place, VALIDATION) for place in (folder / f"{mode}_watched", single))
     assert [(row["step"], row["task"]) for row in theirs] == [(n, t) for n in (5, 10) for t in ("t2i", "ti2i", "ti2v")]
     assert [(row["step"], row["task"]) for row in ours] == [(row["step"], row["task"]) for row in theirs]

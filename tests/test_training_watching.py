@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import weakref
 from dataclasses import replace
@@ -11,16 +12,30 @@ from types import SimpleNamespace
 import pytest
 import torch
 from data_files import pictures_folder
-from training_runs import Numbers, Stopped, config, one_thread, parts, sources, stop_at, tasks, train  # noqa: F401
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from training_runs import (  # noqa: F401
+    Numbers,
+    Stopped,
+    config,
+    exact,
+    one_thread,
+    parts,
+    sources,
+    stop_at,
+    tasks,
+    train,
+)
 
 from vino_core.errors import InputError
 from vino_core.sampling.schedule import shifted
 from vino_core.systems import get_system
 from vino_core.toyworld.sampling import belongs
-from vino_core.training import draws
+from vino_core.training import draws, loop, optimizer, validation
 from vino_core.training.config import Fresh, Lora
 from vino_core.training.dropout import Dropped
 from vino_core.training.export import export
+from vino_core.training.feed import Noted
 from vino_core.training.flops import ForwardCost
 from vino_core.training.loop import Trainer, build_network
 from vino_core.training.lora import add_lora
@@ -29,7 +44,7 @@ from vino_core.training.metrics import VALIDATION, read_record
 from vino_core.training.parts import fresh_config, fresh_mmdit
 from vino_core.training.prepare import prepare
 from vino_core.training.sources import validation_sources
-from vino_core.training.team import Team
+from vino_core.training.team import Team, widest
 
 VALIDATE = {"validate": 2, "validation_examples": 3}
 
@@ -71,6 +86,106 @@ def test_validation_losses_are_kept_once_over_a_resume(tmp_path: Path) -> None:
     train(config(tmp_path / "part", **changes))
     rows = read_record(tmp_path / "part", VALIDATION)
     assert [row["step"] for row in rows] == [2, 4, 6] and rows == read_record(tmp_path / "whole", VALIDATION)
+
+
+def test_a_checkpoint_is_written_before_the_run_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes wrong there costs no steps, and is made up for by the run that goes on."""
+    preview = {"prompt": "a fox", "width": 32, "height": 32, "steps": 2, "text_scale": 2.0}
+    watch = {**VALIDATE, "preview": 2, "previews": [preview]}
+    changes = {"data": {"tasks": tasks("t2i", "ti2i")}, "watch": watch, "ema": 0.9}
+    whole = train(config(tmp_path / "whole", **changes))
+
+    def failing(*_: object) -> None:
+        raise InputError("nothing to see")
+
+    for attribute in ("validation_losses", "write_preview"):
+        with monkeypatch.context() as patch, pytest.raises(InputError, match="nothing to see"):
+            patch.setattr(loop, attribute, failing)
+            train(config(tmp_path / "part", **changes))
+        kept = [path.name for path in (tmp_path / "part" / "checkpoints").iterdir()]
+        assert kept == ["step_00000002"]
+    assert exact(train(config(tmp_path / "part", **changes))) == exact(whole)
+    rows = read_record(tmp_path / "part", VALIDATION)
+    assert [row["step"] for row in rows] == [2, 2, 4, 4]
+    assert rows == read_record(tmp_path / "whole", VALIDATION)
+    for name in ("step_00000002_0.png", "step_00000004_0.png"):
+        assert (tmp_path / "part/previews" / name).read_bytes() == (tmp_path / "whole/previews" / name).read_bytes()
+
+
+def test_a_finished_run_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = config(tmp_path, steps=2, data={"tasks": tasks("t2i")}, watch=VALIDATE)
+    train(run)
+    monkeypatch.setattr(loop, "validation_losses", None)
+    train(run)
+
+
+def test_held_out_examples_that_cannot_be_used_are_left_out_counted_and_listed(tmp_path: Path) -> None:
+    watch = {**VALIDATE, "tensorboard": True}
+    run = config(tmp_path / "some", data={"tasks": tasks("t2i")}, watch=watch)
+    kept = {}
+    for name, bad in (("all", ()), ("some", (0,)), ("others", (1, 2))):
+        run = config(tmp_path / name, data={"tasks": tasks("t2i")}, watch=watch)
+        with Team(run.parallel) as team:
+            Trainer(run, parts(run), sources(run), team, {"t2i": Numbers("t2i", bad=bad)}).train()
+        kept[name] = [row["loss"] for row in read_record(tmp_path / name, VALIDATION)]
+        assert scalars_of(tmp_path / name)["data/skipped"][4] == len(bad)
+    for every, without, only in zip(kept["all"], kept["some"], kept["others"], strict=True):
+        assert without * 2 + only == pytest.approx(every * 3)
+    rows = [json.loads(line) for line in (tmp_path / "some" / "skipped_held_out_00000.jsonl").read_text().splitlines()]
+    assert rows == [{"task": "t2i", "index": 0, "reason": "t2i-0: damaged"}]
+
+
+def test_held_out_data_without_a_usable_example_are_an_error(tmp_path: Path) -> None:
+    run = config(tmp_path, watch=VALIDATE)
+    validation = {"t2i": Numbers("t2i"), "ti2i": Numbers("ti2i", bad=(0, 1, 2))}
+    message = r"data\.tasks\.ti2i\.validation: none of 3 examples can be used, the last because: ti2i-2: damaged"
+    with Team(run.parallel) as team, pytest.raises(InputError, match=message):
+        Trainer(run, parts(run), sources(run), team, validation)
+
+
+def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
+    file = tmp_path / "skipped_00000.jsonl"
+    Noted("skipped", file).add("t2i", 3, "damaged")
+    with file.open("a") as torn:
+        torn.write('{"task": "t2i", "ind')
+    noted = Noted("skipped", file)
+    assert dict(noted) == {("t2i", 3): "damaged"}
+    noted.add("t2i", 5, "empty")
+    assert [json.loads(line)["index"] for line in file.read_text().splitlines()] == [3, 5]
+    assert len(Noted("skipped", file)) == 2
+
+
+def test_a_full_disk_where_examples_are_listed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    noted = Noted("skipped", tmp_path / "skipped_00000.jsonl")
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(InputError, match="skipped_00000.jsonl: the disk is full"):
+        noted.add("t2i", 3, "damaged")
+
+
+class _Float64(TorchDispatchMode):
+    """Lists the operations that make numbers of 64 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):  # noqa: ANN001
+        made = operation(*arguments, **(named or {}))
+        self.found += [str(operation) for one in tree_leaves(made) if getattr(one, "dtype", None) == torch.float64]
+        return made
+
+
+def test_a_device_without_float64_is_not_asked_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [widest(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [torch.float64] * 2 + [torch.float32]
+    for module in (loop, optimizer, validation):
+        monkeypatch.setattr(module, "widest", lambda device: torch.float32)
+    run = config(tmp_path, steps=2, data={"tasks": tasks("t2i")}, watch=VALIDATE)
+    with _Float64() as looking:
+        train(run)
+    assert looking.found == []
 
 
 def test_empty_held_out_data_are_an_error(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from .dropout import draw_dropped
 from .ema import EMA
 from .example import Example, ExampleSource
 from .export import export
-from .feed import Feed
+from .feed import Feed, Noted
 from .fitting import at_drawn_area
 from .flops import ForwardCost, measured_peak, visual_tokens
 from .lora import add_lora
@@ -34,11 +34,11 @@ from .network import Network, PlainText, load_plain_text
 from .optimizer import clip_gradients, make_optimizer, rate
 from .parts import Parts
 from .prepare import Prepared, prepare
-from .previews import previews, write_preview
+from .previews import previews, write_preview, written
 from .stages import choose_trainable, parts_of
 from .state import Checkpoints, TrainState, fingerprint
-from .team import Team
-from .validation import validation_losses
+from .team import Team, widest
+from .validation import check_held_out, validation_losses
 from .zero import ZeroOptimizer, spread_by_deepspeed
 
 Sources = Mapping[str, ExampleSource]
@@ -70,20 +70,18 @@ class Trainer:
     ) -> None:
         self.run, self.parts, self.team, self.validation = run, parts, team, validation or {}
         self.out = Path(run.out)
-        noted = [self.out / f"{what}_{team.rank:05d}.jsonl" for what in ("skipped", "adapted")]
+        kinds = "skipped", "adapted", "skipped_held_out"
+        *noted, held_out = [self.out / f"{what}_{team.rank:05d}.jsonl" for what in kinds]
         weights = {name: task.weight for name, task in run.data.tasks.items() if task.weight > 0}
         with team.together():  # before the first exchange, which those who fail would miss
             missing = sorted(set(weights) - set(sources))
             if missing:
                 raise InputError(f"no examples for {', '.join(missing)}. Give data.tasks.{missing[0]} a source.")
-            empty = [name for name, source in self.validation.items() if source.count == 0]
-            if empty:
-                raise InputError(
-                    f"data.tasks.{empty[0]}.validation: there are no examples. Check its path with `vino data check`, "
-                    "or leave it out."
-                )
             with reported(self.out):
                 self.out.mkdir(parents=True, exist_ok=True)
+            self.unusable = Noted("skipped, held out", held_out)
+            if run.watch.validate and team.first:
+                check_held_out(run, self.validation, parts.system, self.unusable)
             used = {name: sources[name] for name in weights}
             self.weights = weights
             self.feed = Feed(used, self._prepare, run.seed, run.data.workers, *noted)
@@ -107,6 +105,7 @@ class Trainer:
                 self.checkpoints.restore(self.state, found)
                 self.feed.positions.update(self.state.positions or {})
         self.peak = 0.0
+        self._shapes: list[tuple[int, int]] = []
 
     def train(self, report: Report | None = None) -> list[Path]:
         """Run to the last step; returns the files of the result. Raises InputError when the run cannot go on."""
@@ -116,12 +115,14 @@ class Trainer:
         peak = run.watch.peak_tflops
         self.peak = peak * 1e12 if peak else measured_peak(self.team.device, dtype)
         try:
+            if state.step:
+                self._watch(metrics, again=True)
             while state.step < run.steps:
                 record, scalars = self._step(state.step + 1)
                 metrics.step(state.step, record, scalars)
-                self._watch(metrics)
                 if state.step % run.save.every == 0 or state.step == run.steps:
                     self.save()
+                self._watch(metrics)
                 if report is not None:
                     report(state.step, run.steps, record)
             return export(run, self.network, state.ema, self.team, self.out / "export")
@@ -200,7 +201,7 @@ class Trainer:
         run, state, team = self.run, self.state, self.team
         started = time.perf_counter()
         task = task_of_step(self.weights, run.seed, step)
-        passes = run.parallel.accumulation
+        passes, wide = run.parallel.accumulation, widest(team.device)
         self._shapes = []
         waited, collected, ids = 0.0, [], []
         for micro in range(passes):
@@ -214,9 +215,10 @@ class Trainer:
             with team.accumulating(self.module, last=micro == passes - 1):
                 losses = self._losses(samples, sigmas, f"step {step}", numbers[0])
                 team.backward(self.module, losses.mean() / passes)
-            collected.append(losses.detach().double())
+            collected.append(losses.detach().to(wide))
             ids += [sample.id for sample in samples]
-        noted = torch.tensor([len(self.feed.skipped), len(self.feed.adapted)], dtype=torch.float64, device=team.device)
+        left_out = len(self.feed.skipped) + len(self.unusable)
+        noted = torch.tensor([left_out, len(self.feed.adapted)], dtype=wide, device=team.device)
         everything = team.all_values(torch.cat([noted, *collected]))
         everyone, self._noted = everything[:, len(noted) :], everything[:, : len(noted)].sum(dim=0).tolist()
         self._stop_at_nan(everyone, torch.cat(collected), ids, task, step, "loss")
@@ -224,7 +226,7 @@ class Trainer:
             norms = {"all": state.optimizer.norm()}
         else:
             norms = clip_gradients(state.parameters, self.module_parts, run.optimizer.clip, team)
-        norm = torch.tensor([norms["all"]], dtype=torch.float64, device=team.device)
+        norm = torch.tensor([norms["all"]], dtype=wide, device=team.device)
         self._stop_at_nan(norm, norm, ids, task, step, "gradient norm")
         for group in state.optimizer.param_groups:
             group["lr"] = rate(run.optimizer, step, run.steps) * group["scale"]
@@ -285,15 +287,24 @@ class Trainer:
             scalars["memory/peak_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
         return scalars
 
-    def _watch(self, metrics: Metrics) -> None:
-        """Validation and previews where they are due, with the averaged weights where there are any."""
-        run, step = self.run, self.state.step
-        validate = bool(run.watch.validate) and step % run.watch.validate == 0 and self.validation
-        preview = bool(run.watch.preview) and step % run.watch.preview == 0
+    def _watch(self, metrics: Metrics, again: bool = False) -> None:
+        """Validation and previews where they are due, with the averaged weights where there are any.
+
+        `again`: only what a run that ended behind the last checkpoint did not come to.
+        """
+        watch, step = self.run.watch, self.state.step
+        validate = bool(watch.validate) and step % watch.validate == 0 and bool(self.validation)
+        preview = bool(watch.preview) and step % watch.preview == 0
+        if again:
+            missed = (
+                validate and not metrics.validated(step),
+                preview and not written(self.out / "previews", step, len(watch.previews)),
+            )
+            validate, preview = self.team.all_objects(missed)[0]
         if not (validate or preview):
             return
         with self._aside(), nullcontext() if self.state.ema is None else self.state.ema.applied():
-            self._look(metrics, bool(validate), preview)
+            self._look(metrics, validate, preview)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -310,7 +321,7 @@ class Trainer:
     def _look(self, metrics: Metrics, validate: bool, preview: bool) -> None:
         run, team, step = self.run, self.team, self.state.step
         if validate:
-            found = validation_losses(run, self.validation, self._losses, self.parts.system, team)
+            found = validation_losses(run, self.validation, self._losses, self.parts.system, team, self.unusable)
             metrics.validation(step, found)
         if preview and (team.first or team.sharded):
             with team.gathered(self.module):

@@ -51,9 +51,13 @@ class Metrics:
 
     def validation(self, step: int, losses: Mapping[str, float]) -> None:
         """Losses on held-out examples, by task."""
+        self._append(VALIDATION, *({"step": step, "task": task, "loss": loss} for task, loss in losses.items()))
         for task, loss in losses.items():
-            self._append(VALIDATION, {"step": step, "task": task, "loss": loss})
             self._scalar(f"validation/{task}", loss, step)
+
+    def validated(self, step: int) -> bool:
+        """Whether this step's losses on held-out examples are written, as the first process sees it."""
+        return self.folder is not None and any(row["step"] == step for row in read_record(self.folder, VALIDATION))
 
     def frames(self, name: str, frames: Tensor, step: int) -> None:
         """A preview, uint8 [T, H, W, 3]: its frames side by side."""
@@ -74,10 +78,10 @@ class Metrics:
             with reported(self.folder / "tensorboard"):
                 self._board.add_scalar(name, value, step)
 
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+    def _append(self, name: str, *rows: Mapping[str, Any]) -> None:
         if self.folder is not None:
             with reported(self.folder / name), (self.folder / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_record(folder: Path, name: str = RECORD) -> list[dict[str, Any]]:

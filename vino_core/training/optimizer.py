@@ -10,7 +10,7 @@ from torch import nn
 
 from ..errors import InputError
 from .config import Optimizer
-from .team import Team, local
+from .team import Team, local, widest
 
 _BLOCKS = ("mmdit.double_blocks.", "mmdit.single_blocks.", "mmdit.txt_in.individual_token_refiner.")
 
@@ -83,8 +83,9 @@ def clip_gradients(
     squares: dict[str, torch.Tensor] = {}
     gradients = {name: local(p.grad) for name, p in parameters.items() if p.grad is not None}
     for name, gradient in gradients.items():
-        zero = torch.zeros((), dtype=torch.float64, device=gradient.device)
-        squares[parts[name]] = squares.get(parts[name], zero) + gradient.double().square().sum()
+        wide = widest(gradient.device)
+        zero = torch.zeros((), dtype=wide, device=gradient.device)
+        squares[parts[name]] = squares.get(parts[name], zero) + gradient.to(wide).square().sum()
     names = sorted(squares)
     sums = team.total(torch.stack([squares[name] for name in names]))
     norm = float(sums.sum().sqrt())

@@ -26,6 +26,11 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def widest(device: torch.device) -> torch.dtype:
+    """The type in which sums of many numbers are kept there: Apple's GPUs have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 class Team:
     """One process among `size`; started by hand, by `accelerate launch` or by `torchrun`."""
 

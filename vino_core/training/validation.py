@@ -9,40 +9,85 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..sampling.schedule import shifted
+from ..systems.base import System
 from .config import RunConfig
 from .dropout import Dropped
 from .example import ExampleSource
+from .feed import Noted
 from .prepare import Prepared, prepare
-from .team import Team
+from .team import Team, widest
 
 Losses = Callable[[Sequence[Prepared], Sequence[Tensor], str, int], Tensor]
 """(samples, their noise levels, what the noise is for, number of the first sample) -> losses [B]."""
 
 
+def check_held_out(run: RunConfig, sources: Mapping[str, ExampleSource], system: System, unusable: Noted) -> None:
+    """Raise InputError for a task without a held-out example that can be used, before anything is trained."""
+    for task, source in sources.items():
+        count = _count(run, source)
+        if not count:
+            raise InputError(
+                f"data.tasks.{task}.validation: there are no examples. Check its path with `vino data check`, "
+                "or leave it out."
+            )
+        if all(_sample(run, task, source, index, system, unusable) is None for index in range(count)):
+            raise InputError(
+                f"data.tasks.{task}.validation: none of {count} examples can be used, the last because: "
+                f"{unusable[task, count - 1]} Check its path with `vino data check`, or leave it out."
+            )
+
+
 @torch.no_grad()
 def validation_losses(
-    run: RunConfig, sources: Mapping[str, ExampleSource], losses: Losses, system: object, team: Team
+    run: RunConfig,
+    sources: Mapping[str, ExampleSource],
+    losses: Losses,
+    system: System,
+    team: Team,
+    unusable: Noted,
 ) -> dict[str, float]:
-    """Mean loss per task over the first `watch.validation_examples` examples, noise levels spread evenly."""
+    """Mean loss per task over the first `watch.validation_examples` examples, noise levels spread evenly.
+
+    Examples that cannot be used do not count, and are noted in `unusable`; a task that has no others is left out.
+    """
     results = {}
+    wide = widest(team.device)
     for task, source in sorted(sources.items()):
-        wanted = run.watch.validation_examples
-        count = wanted if source.count is None else min(wanted, source.count)
-        total = torch.zeros(2, dtype=torch.float64, device=team.device)
+        count = _count(run, source)
+        total = torch.zeros(2, dtype=wide, device=team.device)
         # Every process runs as many passes: sharded weights are gathered by all together.
         for first in range(0, count, team.size):
             number = first + team.rank
             index = min(number, count - 1)
+            sample = _sample(run, task, source, index, system, unusable)
+            usable = team.all_objects(sample is not None)
+            if not any(usable):
+                continue
+            counts = number < count and sample is not None
+            if not all(usable):  # who has none runs along with another's
+                spare = min(first + usable.index(True), count - 1)
+                with team.together():
+                    sample = sample or prepare(source.example(spare), Dropped(), run.data, system)
             sigma = shifted(torch.tensor((index + 0.5) / count), run.flow.shift)
-            failure = None
-            try:
-                sample = prepare(source.example(index), Dropped(), run.data, system)
-            except InputError as error:
-                failure = InputError(f"validation of {task}: {error} Remove it from the validation data.")
-            team.agree(failure)  # or the others would wait for this process in the next pass
             loss = losses([sample], [sigma], f"validation {task}", index)
-            if number < count:
-                total += torch.stack([loss.sum().double(), torch.ones((), dtype=torch.float64, device=team.device)])
+            if counts:
+                total += torch.stack([loss.sum().to(wide), torch.ones((), dtype=wide, device=team.device)])
         summed = team.all_values(total).sum(dim=0)
-        results[task] = float(summed[0] / summed[1])
+        if summed[1]:
+            results[task] = float(summed[0] / summed[1])
     return results
+
+
+def _count(run: RunConfig, source: ExampleSource) -> int:
+    wanted = run.watch.validation_examples
+    return wanted if source.count is None else min(wanted, source.count)
+
+
+def _sample(
+    run: RunConfig, task: str, source: ExampleSource, index: int, system: System, unusable: Noted
+) -> Prepared | None:
+    try:
+        return prepare(source.example(index), Dropped(), run.data, system)
+    except InputError as error:
+        unusable.add(task, index, str(error))
+        return None
