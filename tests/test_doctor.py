@@ -75,7 +75,8 @@ def test_report(models: Path, capsys: pytest.CaptureFixture) -> None:
     (models / "vae" / "hunyuan_video_vae.safetensors").unlink()
     assert main(["doctor", "--comfyui", str(models.parent)]) == 0
     text = capsys.readouterr().out
-    for part in ("vino_fp32.safetensors", "vae", "missing", "half.safetensors: truncated", "torch", "cpu", "85 frames"):
+    for part in ("vino_fp32.safetensors", "vae", "missing", "half.safetensors: truncated", "torch", "cpu", "85 frames",
+                 "`vino generate` needs a bf16 row to fit"):  # fmt: skip
         assert part in text
     assert main(["doctor", "--models", str(models), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
@@ -140,6 +141,15 @@ def test_vogue_tiny_lacks_nothing(tmp_path: Path, capsys: pytest.CaptureFixture)
 def test_folder_that_does_not_exist(tmp_path: Path, option: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["doctor", option, str(tmp_path / "nowhere")]) == 1
     assert "nowhere" in capsys.readouterr().err
+
+
+def test_an_empty_comfyui_path_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMFYUI_PATH", "")
+    assert main(["doctor"]) == 0
+    assert "models is not a folder" not in capsys.readouterr().err
 
 
 def test_missing_and_old_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

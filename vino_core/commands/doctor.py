@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--comfyui",
         type=Path,
-        default=os.environ.get("COMFYUI_PATH"),
+        default=os.environ.get("COMFYUI_PATH") or None,
         help="folder of ComfyUI, whose models folder is looked through (default: COMFYUI_PATH, or where this is "
         "installed)",
     )
@@ -135,6 +135,10 @@ def _need_lines(needs: dict[str, Any]) -> Iterator[str]:
             if row["system"] == title
         ]
         yield from _table([(title, "dtype", "weights", "activations", "verdict"), *rows])
+    yield (
+        "  This is ComfyUI's memory, which keeps layers elsewhere (with offload) and loads fp8 and GGUF files. `vino "
+        "generate` needs a bf16 row to fit: it widens fp8 to bf16, refuses GGUF, and --offload moves whole parts only."
+    )
 
 
 def _lines(report: dict[str, Any]) -> Iterator[str]:

@@ -60,7 +60,7 @@ def activation_bytes(job: Job, system: System, config: MMDiTConfig) -> int:
 
 
 def verdict(weights: int, activations: int, available: int | None, offload: bool) -> str:
-    """ "fits", "with offload" (weights that do not fit stay in main memory), "too large" or "unknown".
+    """ "fits", "with offload" (weights that do not fit stay in main memory, as in ComfyUI), "too large" or "unknown".
 
     `offload`: whether the device has memory of its own, so that weights can stay elsewhere. Then a quarter more than
     the activations must be there, for the weights of the layers at work.
