@@ -173,7 +173,7 @@ def shipped(stage: int, out: Path, **changes):
     run = load_config(ROOT / "configs" / f"vogue_stage{stage}.yaml")
     check_tasks(run, VOGUE)
     check_stage(run, {} if stage == 1 else {"stage": str(stage - 1)})
-    mixture = {name: replace(task, source="toy", path=None) for name, task in run.data.tasks.items()}
+    mixture = {name: replace(task, source="toy", path=None, validation=None) for name, task in run.data.tasks.items()}
     fresh = Fresh(**{**FRESH, "rope_axes": tuple(FRESH["rope_axes"])})
     base = replace(
         run, out=str(out), steps=14, any_order=True, files=Files("-", "-"), fresh=fresh,
