@@ -194,6 +194,31 @@ def test_a_subject_is_known_by_its_texture(task: str, count: int) -> None:
     assert len(confused) > 5 and sum(confused) >= 0.9 * len(confused)
 
 
+def test_a_pasted_subject_is_known_by_its_texture() -> None:
+    """Where an edit takes a subject or a surface from a reference, one of another texture fails."""
+    spoiled = 0
+    for toy in toys("ti2i_baseimg", 20):
+        sprites = toy.truth.target.sprites
+        for index, sprite in enumerate(sprites):
+            own = sprite.texture
+            if own.kind != "pattern":
+                continue
+            for foreign in (replace(own, waves=own.waves + 1000), replace(own, colours=own.colours + 1000)):
+                changed = (*sprites[:index], replace(sprite, texture=foreign), *sprites[index + 1 :])
+                scored = showing(toy, replace(toy.truth.target, sprites=changed))
+                assert scored.identity is False and not scored.passed, (own, foreign)
+                spoiled += 1
+    assert spoiled > 20
+
+
+def test_another_of_the_pictures_is_not_the_one_to_select() -> None:
+    for toy in toys("select_image", 12):
+        others = [image for image in toy.example.images if not torch.equal(image, toy.example.target[0])]
+        assert len(others) == len(toy.example.images) - 1
+        for image in others:
+            assert not score(image[None], toy).passed, toy.truth
+
+
 def test_patterns_of_two_seeds_differ() -> None:
     one, other = pattern(Texture("pattern", 2, 4)), pattern(Texture("pattern", 2, 6))
     assert (one.colours == other.colours).all() and (one.waves != other.waves).all()
@@ -227,6 +252,19 @@ def test_a_clip_that_stands_still_does_not_follow() -> None:
                     assert scored.motion is False
                 else:
                     assert scored.checks["camera"] is False
+
+
+@pytest.mark.parametrize("task", ["tv2v", "tiv2v"])
+def test_an_edited_clip_that_is_frozen_fails(task: str) -> None:
+    frozen = 0
+    for toy in toys(task, 15):
+        target = toy.example.target
+        still = target[:1].expand_as(target).contiguous()
+        if not torch.equal(still, target):
+            scored = score(still, toy)
+            assert scored.motion is False and not scored.passed, toy.truth
+            frozen += 1
+    assert frozen > 10
 
 
 def test_another_motion_is_not_the_one_asked_for() -> None:
