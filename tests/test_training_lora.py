@@ -94,6 +94,22 @@ def test_comfyuis_own_loader_applies_it(tmp_path: Path) -> None:
             assert (changed - weight - 0.5 * update).abs().max() < 1e-4, name
 
 
+def test_comfyuis_own_loader_reads_the_tokens(tmp_path: Path) -> None:
+    """A prompt's `embedding:tokens` stands for all rows, as they were trained."""
+    from comfy_inprocess import pack
+
+    pack("vino_core.errors")  # with it, ComfyUI can be imported
+    from comfy.sd1_clip import load_embed
+
+    run = lora_run(tmp_path)
+    with Team(run.parallel) as team:
+        trainer = Trainer(run, parts(run), sources(run), team)
+        trainer.train()
+    for name in ("tokens", "tokens.safetensors"):
+        rows = load_embed(name, str(tmp_path / "export"), trainer.network.tokens.shape[1], "qwen3vl_4b")
+        assert torch.equal(rows, trainer.network.tokens)
+
+
 def test_a_target_that_matches_nothing_is_refused(tmp_path: Path) -> None:
     made = parts(config(tmp_path))
     with pytest.raises(InputError, match="no matrix of the model has such a name"):

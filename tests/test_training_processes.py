@@ -80,7 +80,9 @@ def test_all_write_the_same_result(folder: Path, mode: str) -> None:
 
 def test_processes_draw_the_same_tasks_and_never_the_same_example(folder: Path) -> None:
     first, second = (json.loads((folder / "ddp" / f"asked_{rank}.json").read_text()) for rank in range(2))
-    assert {name: len(asked) for name, asked in first.items()} == {name: len(asked) for name, asked in second.items()}
+    orders = [json.loads((folder / "ddp" / f"tasks_{rank}.json").read_text()) for rank in range(2)]
+    assert orders[0] == orders[1] == [row["task"] for row in read_record(folder / "ddp")]
+    assert len(set(orders[0])) == 3
     for name, asked in first.items():
         both = asked + second[name]
         assert sorted(both) == list(range(len(both)))
@@ -100,9 +102,27 @@ def test_no_thread_outlives_its_run(folder: Path, scenario: str) -> None:
     assert [json.loads((out / f"threads_{rank}.json").read_text()) for rank in range(2)] == [[], []]
 
 
-def test_sharded_runs_resume_bit_for_bit(folder: Path) -> None:
-    assert result(folder, "fsdp2_resumed")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
-    assert exact(read_record(folder / "fsdp2_resumed")) == exact(read_record(folder / "fsdp2"))
+@pytest.mark.parametrize("mode", ["zero2", "fsdp2"])
+def test_sharded_runs_resume_bit_for_bit(folder: Path, mode: str) -> None:
+    assert result(folder, f"{mode}_resumed")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    assert exact(read_record(folder / f"{mode}_resumed")) == exact(read_record(folder / mode))
+
+
+@pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
+def test_each_number_of_the_average_is_kept_by_one_process(folder: Path, mode: str) -> None:
+    """Replicated weights are dealt out whole, sharded ones lie in parts."""
+    from safetensors.torch import load_file
+
+    last = folder / mode / "checkpoints" / "step_00000010"
+    shares = [load_file(last / f"rank_{rank:05d}.safetensors") for rank in range(2)]
+    kept = [{name: t.numel() for name, t in share.items() if name.startswith("ema/")} for share in shares]
+    assert all(kept)
+    assert (kept[0].keys() & kept[1].keys() == set()) == (mode == "ddp")
+    weights = [{name: t.numel() for name, t in share.items() if name.startswith("weight/")} for share in shares]
+    assert {name.removeprefix("ema/") for share in kept for name in share} == {
+        name.removeprefix("weight/") for name in weights[0]
+    }
+    assert sum(map(sum, (share.values() for share in kept))) == sum(map(sum, (share.values() for share in weights)))
 
 
 def test_three_processes_resume_bit_for_bit(folder: Path) -> None:

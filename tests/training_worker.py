@@ -70,7 +70,15 @@ def train(out: Path, mode: str = "ddp", report: Callable | None = None, watch: d
     run = run_of(out, mode, watch=watch, data=data)
     with Team(run.parallel) as team:
         trainer = Trainer(run, parts(run), sources(run), team, validation=held_out(run))
-        trainer.train(report)
+        trained: list[str] = []
+
+        def noted(step: int, steps: int, record: dict) -> None:
+            trained.append(record["task"])
+            if report is not None:
+                report(step, steps, record)
+
+        trainer.train(noted)
+        (out / f"tasks_{team.rank}.json").write_text(json.dumps(trained))
         drawn = {name: source.asked for name, source in trainer.feed.sources.items()}
         (out / f"asked_{team.rank}.json").write_text(json.dumps(drawn))
 
@@ -217,6 +225,7 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp": lambda out: train(out, "ddp"),
     "zero2": lambda out: train(out, "zero2"),
     "fsdp2": lambda out: train(out, "fsdp2"),
+    "zero2_resumed": lambda out: stopped_and_resumed(out, "zero2"),
     "fsdp2_resumed": lambda out: stopped_and_resumed(out, "fsdp2"),
     "three": lambda out: train(out, data=ONE_TASK),
     "three_resumed": lambda out: stopped_and_resumed(out, "ddp", ONE_TASK),
