@@ -10,8 +10,8 @@ for what a clone without gigabytes of data, or another machine, cannot repeat:
 - examples come from the procedural world that the shards were written from, with the captions that those hold, and no
   latents are made beforehand;
 - two examples a step and one process;
-- in place of files under runs/, vino-tiny's finished model and learnable tokens; stage 0_clips begins fresh, as stage 0
-  does, since the plain text encoder that it goes on from is not part of vino-tiny;
+- in place of files under runs/, vino-tiny's finished model and learnable tokens; all of stage 0 begins fresh, as its
+  first part does, since the plain text encoder that the others go on from is not part of vino-tiny;
 - float32: in bfloat16 the losses of two kinds of CPU differ by more than LIMIT.
 """
 
@@ -46,7 +46,7 @@ CONFIGS = ROOT / "configs"
 MODEL = ROOT / "models" / "vino-tiny"
 RECORDED = ROOT / "tests" / "goldens" / "training" / "losses.json"
 COMMAND = "OMP_NUM_THREADS=1 python tests/test_training_golden.py"
-STAGES = "0", "0_clips", "1", "2", "3", "3_more"
+STAGES = "0", "0_clips", "0_fine", "1", "2", "3", "3_more"
 STEPS = 20
 LIMIT = 1e-3
 """Between machines. On one machine the losses are the same to the bit."""
@@ -70,7 +70,7 @@ def run_of(stage: str, out: Path) -> RunConfig:
     begins_fresh = stage.startswith("0")
     values["any_order"] = True  # vino-tiny's model has all stages behind it
     if begins_fresh:
-        values["fresh"] = plain("tiny_stage0")["fresh"]
+        values["fresh"] = plain("tiny_stage0")["fresh"] | ({"patch_size": [1, 1, 1]} if stage == "0_fine" else {})
     for part, path in files.items():
         if path is not None and path.startswith("runs/") and begins_fresh:
             files[part] = None

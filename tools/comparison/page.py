@@ -71,8 +71,8 @@ def _advice(vino: Costs, vogue: Costs) -> str:
         "HunyuanVideo's transformer of 13 billion weights. Both run through the same nodes and the same core; the "
         "files that are connected decide which one it is. This page helps to choose.",
         "",
-        "`python tools/systems_page.py` writes it, from reports of `vino eval toy` (its `--help` has the commands). What is counted comes from the code; scores, seconds and pictures "
-        "come from the two miniatures.",
+        "`python tools/systems_page.py` writes it, from reports of `vino eval toy` (its `--help` has the commands). "
+        "What is counted comes from the code; scores, seconds and pictures come from the two miniatures.",
         "",
         "## Which one",
         "",

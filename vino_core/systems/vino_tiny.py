@@ -19,6 +19,7 @@ _FRAME = PixelLimits(32, 64 * 64, 128 * 128)
 VINO_TINY = replace(
     VINO,
     name="vino-tiny",
+    mmdit=replace(VINO.mmdit, patch_size=(1, 1, 1)),
     prompt=replace(VINO.prompt, system="You draw.", understanding="You describe."),
     vision=replace(
         VINO.vision,

@@ -46,6 +46,7 @@ class Fresh:
     depth_refiner: int
     text_dim: int
     rope_axes: tuple[int, int, int]
+    patch_size: tuple[int, int, int] = (1, 2, 2)
     mlp_ratio: float = 4.0
 
 
