@@ -218,8 +218,9 @@ def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
     lines = [
         "## The miniatures, side by side",
         "",
-        "[vino-tiny](tiny.md) and vogue-tiny live in the same world of drawn shapes, began from the same base and "
-        "share a VAE. They were asked for the same held-out examples, from the same noise, with the same settings: "
+        "[vino-tiny](tiny.md) and vogue-tiny live in the same world of drawn shapes, began from the same base, "
+        "whose patches vino-tiny then made finer, and share a VAE. They were asked for the same held-out examples, "
+        "from the same noise, with the same settings: "
         f"{settings['steps']} steps, {guidance}, shift {settings['shift']:g}.",
         "",
         f"**What this tells, and what not.** It compares two small and short trainings: {weights}, and "
