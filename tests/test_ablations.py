@@ -85,7 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             values["parallel"].update(dtype="float32", device="cpu")
             values["data"].update(batch=2, workers=0)
             values["data"]["tasks"] = {
-                task: {"weight": float(task in ("t2i", "ti2i")), "source": "toy", "frames": 5}
+                task: {"weight": float(task in ("t2i", "ti2i")), "source": "toy", "frames": 5 if "2v" in task else 1}
                 for task in values["data"]["tasks"]
             }
             (folder / name.format(number)).write_text(yaml.safe_dump(values))

@@ -111,7 +111,7 @@ def test_the_check_lists_it_beforehand(tmp_path: Path) -> None:
         {"index": 2, "task": "ti2i", "caption": "one", "ref_image_paths": names[:1], "target_path": names[0]},
     ]
     write_manifest(tmp_path, rows)
-    (finding,) = check_config(data_config(tmp_path, {"ti2i": {"weight": 1, "path": str(tmp_path)}}, max_tokens=40))
+    (finding,) = check_config(data_config(tmp_path, {"ti2i": {"weight": 1, "path": str(tmp_path)}}, max_tokens=150))
     assert not finding.problems and sum(finding.buckets.counts.values()) == 2
     (line,) = finding.adapted
     assert "example 0 (1)" in line and "2 reference pictures at" in line

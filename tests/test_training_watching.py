@@ -52,9 +52,14 @@ VALIDATE = {"validate": 2, "validation_examples": 3}
 def scalars_of(folder: Path) -> dict[str, dict[int, float]]:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    return {name: {one.step: one.value for one in events.Scalars(name)} for name in events.Tags()["scalars"]}
+    found: dict[str, dict[int, float]] = {}
+    # One file after the other: TensorBoard goes by their names, which of runs in the same second do not sort.
+    for file in sorted((folder / "tensorboard").iterdir(), key=lambda path: path.stat().st_mtime_ns):
+        events = EventAccumulator(str(file))
+        events.Reload()
+        for name in events.Tags()["scalars"]:
+            found.setdefault(name, {}).update({one.step: one.value for one in events.Scalars(name)})
+    return found
 
 
 def test_the_validation_loss_is_the_mean_over_even_noise_levels_at_the_same_noise(tmp_path: Path) -> None:
