@@ -108,7 +108,8 @@ def _course(out: Path, course: Course, pictures: dict[str, Image]) -> tuple[dict
     if swept:
         results[course.sweep.name] = swept
         text.append(_sweep_section(course.sweep, swept, pictures))
-    return results, [*text, _settings(out, course, results)]
+    runs = [_settings(out, course, results)] if set(results) & {study.name for study in course.studies} else []
+    return results, [*text, *runs]
 
 
 def _section(out: Path, course: Course, study: Study, found: Found, pictures: dict[str, Image]) -> str:
