@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...vino_core.config import MMDiTConfig
 from ...vino_core.errors import InputError
+from ...vino_core.media.sizing import TEMPORAL_STRIDE
 from ...vino_core.mmdit.attention import Attention
 from ...vino_core.mmdit.connectors import connect
 from ...vino_core.mmdit.model import BlockRunner, Conditioning, MMDiT
@@ -119,7 +120,7 @@ def _check_lengths(noise: Tensor, conditions: Sequence[Tensor]) -> None:
     """
     for latent in conditions:
         if latent.shape[2] != noise.shape[2]:
-            given, frames = (4 * (one.shape[2] - 1) + 1 for one in (latent, noise))
+            given, frames = (TEMPORAL_STRIDE * (one.shape[2] - 1) + 1 for one in (latent, noise))
             raise InputError(
                 f"latent_image: its length is {frames}, but what is edited gave {given}, and it is edited frame by "
                 "frame. Connect length of VINO References to VINO Empty Latent."

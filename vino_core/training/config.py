@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError
+from ..errors import InputError, needed
 from ..media.sizing import check_frames
 from ..request import Request
 from ..systems import DEFAULT, get_system
@@ -248,10 +248,8 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
 
     Raises InputError for a missing or unreadable file or value and for unknown, ill-typed or contradictory settings.
     """
-    try:
+    with needed("Reading a config needs PyYAML", "pyyaml>=6.0"):
         import yaml
-    except ImportError as error:
-        raise InputError(f"Reading a config needs PyYAML ({error}). Install it: pip install 'pyyaml>=6.0'") from error
 
     path = Path(path)
     try:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..checkpoints.files import FORMAT_VERSION
 from ..checkpoints.header import TensorInfo
 from ..checkpoints.writing import Plan, write_safetensors
-from ..errors import InputError
+from ..errors import InputError, needed
 from ..mmdit.model import MMDiT
 from . import draws
 from .config import Lora
@@ -26,10 +26,8 @@ def add_lora(model: MMDiT, lora: Lora, seed: int) -> dict[str, nn.Parameter]:
     The first factor's values depend on the seed and the name, the second starts at zero. Raises InputError when no
     matrix has one of the names in `lora.targets`.
     """
-    try:
+    with needed("LoRA training needs peft", "peft>=0.15"):
         from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise InputError(f"LoRA training needs peft ({error}). Install it: pip install 'peft>=0.15'") from error
     names = [
         name
         for name, module in model.named_modules()

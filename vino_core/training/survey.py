@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .data.captioned import TASKS as CAPTIONED
-from .data.captioned import CaptionedSource, is_captioned, left_out
+from .data.captioned import CaptionedSource, left_out
 from .data.check import open_row
 from .data.folder import FolderSource
 from .data.manifest import NAME
@@ -92,7 +92,8 @@ def survey(folder: Path) -> Survey:
     problems: list[str] = []
     sizes: list[Size] = []
     digest = hashlib.sha256()
-    for task, source in folder_sources(folder).items():
+    found = folder_sources(folder)
+    for task, source in found.items():
         usable = []
         for index in range(len(source)):
             try:
@@ -105,6 +106,6 @@ def survey(folder: Path) -> Survey:
                 problems.append(str(error))
         if usable:
             rows[task] = tuple(usable)
-    if is_captioned(folder):
+    if any(isinstance(source, CaptionedSource) for source in found.values()):
         problems += left_out(folder)
     return Survey(rows, tuple(problems), tuple(sizes), digest.hexdigest())

@@ -16,7 +16,7 @@ import torch.distributed.nn.functional  # noqa: F401
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from ..errors import InputError
+from ..errors import InputError, needed
 from .config import Parallel
 from .network import Network
 
@@ -35,13 +35,9 @@ class Team:
     """One process among `size`; started by hand, by `accelerate launch` or by `torchrun`."""
 
     def __init__(self, parallel: Parallel) -> None:
-        try:
+        with needed("Training needs accelerate", "accelerate>=1.6"):
             from accelerate import Accelerator
             from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-        except ImportError as error:
-            raise InputError(
-                f"Training needs accelerate ({error}). Install it: pip install 'accelerate>=1.6'"
-            ) from error
         handlers = [
             InitProcessGroupKwargs(timeout=timedelta(seconds=parallel.timeout)),
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),

@@ -164,6 +164,7 @@ def check_path(
     """
     if task is not None and task not in TASKS:
         raise InputError(f"--task {task}: unknown. Known: {', '.join(TASKS)}.")
+    dropped: list[str] = []
     if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
         sources: list[StoredSource] = [ShardSource(path, task or _task_of_shards(path), frames)]
         findings: list[Finding] = []
@@ -172,6 +173,7 @@ def check_path(
     elif is_captioned(path):
         sources = [source for name in CAPTIONED if len(source := CaptionedSource(path, name, frames))]
         findings = []
+        dropped = left_out(path)
     else:
         rows = manifest_rows(find_manifest(path))
         found = {row.task for row in rows if not isinstance(row, str)}
@@ -180,8 +182,8 @@ def check_path(
     tasks = {source.name: Task(weight=1.0, path=str(path)) for source in sources}
     checker = Checker(Data(tasks=tasks, area=area, frames=frames), system, full, progress)
     findings += [checker.look(f"{source.name} in {source.place}", source) for source in sources]
-    if is_captioned(path):
-        findings[0].problems += left_out(path)
+    if dropped:
+        findings[0].problems += dropped
     return findings or [Finding(str(path), problems=[f"{path}: there are no examples."])]
 
 

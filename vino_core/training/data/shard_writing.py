@@ -13,7 +13,7 @@ from av.video.frame import VideoFrame
 from PIL import Image
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, needed
 from ...media.output import write_aside
 from ..example import Example, ExampleSource
 from .shards import ShardSource
@@ -34,12 +34,6 @@ def write_shards(
     and goes on. `progress` is called with the number of examples done. Raises InputError when a file cannot be written,
     when other shards are in the folder, and when webdataset is missing.
     """
-    try:
-        import webdataset  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            f"Writing shards needs webdataset ({error}). Install it: pip install 'webdataset>=0.2.100'"
-        ) from error
     spans = [(first, min(count, first + per_shard)) for first in range(0, count, per_shard)]
     paths = {folder / f"{source.name}-{first:08d}-{last:08d}.tar": range(first, last) for first, last in spans}
     foreign = sorted(path.name for path in folder.glob("*.tar") if path not in paths)
@@ -61,7 +55,8 @@ def _is_of(path: Path, source: ExampleSource, number: int) -> bool:
 
 
 def _write_shard(path: Path, source: ExampleSource, numbers: range, progress: Callable[[int], None]) -> None:
-    from webdataset import TarWriter
+    with needed("Writing shards needs webdataset", "webdataset>=0.2.100"):
+        from webdataset import TarWriter
 
     with write_aside(path) as file, TarWriter(file, encoder=False, mtime=0) as shard:
         for number in numbers:
