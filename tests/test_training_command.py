@@ -109,5 +109,8 @@ def test_check_prepares_an_example_of_each_task(
 
     held_out = {"t2i": Numbers("t2i", bad=(0,))}
     monkeypatch.setattr(sources, "validation_sources", lambda run: held_out)
+    assert main(["train", str(path), "--check"]) == 0
+    assert "t2i, held out: t2i-1\n" in capsys.readouterr().out
+    held_out["t2i"] = Numbers("t2i", length=2, bad=(0, 1))
     assert main(["train", str(path), "--check"]) == 1
-    assert "data.tasks.t2i.validation: t2i-0: damaged Remove it from the validation data" in capsys.readouterr().err
+    assert "data.tasks.t2i.validation: none of 2 examples can be used, the last" in capsys.readouterr().err

@@ -127,6 +127,23 @@ def test_what_stops_a_worker_is_said(tmp_path: Path, stand_in: None, monkeypatch
         encode(broken, on_ray("cpu"))
 
 
+@pytest.mark.parametrize("error", [ConnectionError("timeout"), SystemExit(15)])
+def test_a_cluster_that_does_not_answer_is_said(
+    error: BaseException, tmp_path: Path, stand_in: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**_: object) -> None:
+        raise error
+
+    ray = sys.modules["ray"]
+    ray.__dict__.update(is_initialized=lambda: False, init=init)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(InputError, match=r"no cluster at RAY_ADDRESS=10.0.0.1:6379 .* or use --engine single"):
+        encode(job(tmp_path, "many"), on_ray("cpu"))
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(InputError, match="--engine ray: Ray does not start"):
+        encode(job(tmp_path, "many"), on_ray("cpu"))
+
+
 def test_the_optional_extras_of_make_test_give_their_reason_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = (ROOT / "Makefile").read_text()
     assert "ray" in bootstrap.OPTIONAL

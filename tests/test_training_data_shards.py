@@ -149,6 +149,8 @@ def test_samples_without_what_their_task_needs_say_so(tmp_path: Path) -> None:
 def test_no_shards_and_damaged_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there are no shards"):
         ShardSource(tmp_path, "t2i")
+    with pytest.raises(InputError, match="nowhere: there is no such folder or file"):
+        ShardSource(tmp_path / "nowhere", "t2i")
     (tmp_path / "a.tar").write_bytes(b"no archive" * 200)
     with pytest.raises(InputError, match="a.tar: not a whole, uncompressed tar"):
         ShardSource(tmp_path, "t2i")

@@ -69,11 +69,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _tried(trainer: Trainer) -> Iterator[str]:
-    """Read and size the first example of each task that the next step could take, and the first held-out one; says what
-    it is. Raises InputError when there is none that can be used."""
-    from ..errors import InputError
-    from ..training.dropout import Dropped
-    from ..training.prepare import prepare
+    """Read and size the first example of each task that the next step could take, and the first held-out one that can
+    be used; says what it is. Raises InputError when there is none."""
+    from ..training.validation import first_held_out
 
     try:
         for task in trainer.feed.sources:
@@ -85,12 +83,7 @@ def _tried(trainer: Trainer) -> Iterator[str]:
                 f"{references[1]} clips as references"
             )
         for task, source in trainer.validation.items():
-            try:
-                sample = prepare(source.example(0), Dropped(), trainer.run.data, trainer.parts.system)
-            except InputError as error:
-                raise InputError(
-                    f"data.tasks.{task}.validation: {error} Remove it from the validation data."
-                ) from error
+            sample = first_held_out(trainer.run, task, source, trainer.parts.system, trainer.unusable)
             yield f"{task}, held out: {sample.id}"
     finally:
         trainer.feed.close()

@@ -24,17 +24,27 @@ Losses = Callable[[Sequence[Prepared], Sequence[Tensor], str, int], Tensor]
 def check_held_out(run: RunConfig, sources: Mapping[str, ExampleSource], system: System, unusable: Noted) -> None:
     """Raise InputError for a task without a held-out example that can be used, before anything is trained."""
     for task, source in sources.items():
-        count = _count(run, source)
-        if not count:
-            raise InputError(
-                f"data.tasks.{task}.validation: there are no examples. Check its path with `vino data check`, "
-                "or leave it out."
-            )
-        if all(_sample(run, task, source, index, system, unusable) is None for index in range(count)):
-            raise InputError(
-                f"data.tasks.{task}.validation: none of {count} examples can be used, the last because: "
-                f"{unusable[task, count - 1]} Check its path with `vino data check`, or leave it out."
-            )
+        first_held_out(run, task, source, system, unusable)
+
+
+def first_held_out(run: RunConfig, task: str, source: ExampleSource, system: System, unusable: Noted) -> Prepared:
+    """The first held-out example of `task` that can be used; those before it are noted in `unusable`.
+
+    Raises InputError when there is none.
+    """
+    count = _count(run, source)
+    if not count:
+        raise InputError(
+            f"data.tasks.{task}.validation: there are no examples. Check its path with `vino data check`, "
+            "or leave it out."
+        )
+    for index in range(count):
+        if (sample := _sample(run, task, source, index, system, unusable)) is not None:
+            return sample
+    raise InputError(
+        f"data.tasks.{task}.validation: none of {count} examples can be used, the last because: "
+        f"{unusable[task, count - 1]} Check its path with `vino data check`, or leave it out."
+    )
 
 
 @torch.no_grad()

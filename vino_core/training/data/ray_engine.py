@@ -33,7 +33,14 @@ def on_ray(device: str) -> Engine:
 
     def engine(job: Job, numbers: Sequence[int]) -> Iterator[tuple[int, Entry]]:
         if not ray.is_initialized():
-            ray.init(include_dashboard=False, log_to_driver=False)
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False)
+            except (Exception, SystemExit) as error:  # of many kinds; it leaves Python where a cluster does not answer
+                where = os.environ.get("RAY_ADDRESS")
+                raise InputError(
+                    f"--engine ray: {f'no cluster at RAY_ADDRESS={where}' if where else 'Ray does not start'} ({error}). "
+                    "Look what `ray status` says there, or use --engine single."
+                ) from error
         ray.data.DataContext.get_current().enable_progress_bars = False
         kind = "GPU" if device.startswith("cuda") else "CPU"
         workers = max(1, min(len(numbers), int(ray.cluster_resources().get(kind, 1))))

@@ -103,7 +103,9 @@ class ShardSource(StoredSource):
 
 def find_shards(path: Path) -> list[Path]:
     """The shards at `path`. Raises InputError when there is none."""
-    found = sorted(path.glob("*.tar")) if path.is_dir() else [path] if path.is_file() else []
+    if not path.exists():
+        raise InputError(f"{path}: there is no such folder or file. Check data.tasks.*.path.")
+    found = sorted(path.glob("*.tar")) if path.is_dir() else [path]
     if not found:
         raise InputError(f"{path}: there are no shards (*.tar). Check data.tasks.*.path, or write some: vino data toy.")
     return found
