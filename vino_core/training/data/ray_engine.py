@@ -36,10 +36,10 @@ def on_ray(device: str) -> Engine:
             try:
                 ray.init(include_dashboard=False, log_to_driver=False)
             except (Exception, SystemExit) as error:  # of many kinds; it leaves Python where a cluster does not answer
-                where = os.environ.get("RAY_ADDRESS")
+                address = os.environ.get("RAY_ADDRESS")
+                what = f"no cluster at RAY_ADDRESS={address}" if address else "Ray does not start"
                 raise InputError(
-                    f"--engine ray: {f'no cluster at RAY_ADDRESS={where}' if where else 'Ray does not start'} ({error}). "
-                    "Look what `ray status` says there, or use --engine single."
+                    f"--engine ray: {what} ({error}). Look what `ray status` says there, or use --engine single."
                 ) from error
         ray.data.DataContext.get_current().enable_progress_bars = False
         kind = "GPU" if device.startswith("cuda") else "CPU"
