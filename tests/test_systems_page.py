@@ -42,7 +42,7 @@ from vino_core.training.example import GENERATION_TASKS
 from vino_core.training.flops import ForwardCost
 
 TINY = (VINO_TINY, VOGUE_TINY)
-SETTINGS = Settings(steps=1, seed=3)
+SETTINGS = Settings(steps=1, text_scale=2.0, shift=2.0, seed=3)
 WORLD = {"split": "heldout", "seed": 3, "size": 64, "frames": 5, "captions": "short"}
 KNOWN = {"count": 40, **WORLD, **vars(SETTINGS)}
 RUN = ("t2i", "i2v", "tv2v")
@@ -183,7 +183,10 @@ def test_scores_stand_in_their_rows(page: str) -> None:
     assert row_of(page, "clone a motion", section) == ["40", "20 (15 to 25)", "10 (5 to 15)", *["–"] * 4]
     assert "of one system only (clone a motion)" in page
     assert "text to video" not in page.split(section)[1], "not measured"
-    assert "1 steps, text guidance 2, shift 2." in page and "on 3 CPU threads" in page
+    assert (
+        "1 steps, text guidance 2, shift 2, image guidance of each task's preset." in page
+        and "on 3 CPU threads" in page
+    )
     assert "vino-tiny's transformer has 7.1 million weights and vogue-tiny's transformer has 5.5 million" in page
 
 
@@ -332,8 +335,10 @@ def test_both_are_asked_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [ToySource(task, **WORLD).example(number) for task in TITLES if task in rates for number in range(2)]
     for example, vino, vogue in zip(examples, one, other, strict=True):
         assert vino.prompt == vogue.prompt == example.prompt and vino.seed == vogue.seed
-        for name in ("width", "height", "frames", "steps", "text_scale", "image_scale", "shift", "negative"):
+        for name in ("width", "height", "frames", "steps", "text_scale", "shift", "negative"):
             assert getattr(vino, name) == getattr(vogue, name)
+        scales = [VINO_TINY.presets[example.task].image_scale, VOGUE_TINY.presets[vogue.task].image_scale]
+        assert [vino.image_scale, vogue.image_scale] == scales
         for request in (vino, vogue):
             assert len(request.references.videos) == len(example.videos)
             pictures = [image.pixels for image in request.references.images]

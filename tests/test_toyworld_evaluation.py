@@ -56,6 +56,17 @@ def answers(examples: list[Example], spoilt: int = 0) -> list[torch.Tensor]:
     ]
 
 
+@pytest.mark.parametrize("task", ["t2i", "ti2i", "tv2v"])
+def test_scales_that_are_not_given_are_those_of_the_tasks_preset(task: str) -> None:
+    presets = {task: replace(preset, text_scale=3.5, image_scale=1.25) for task, preset in VINO_TINY.presets.items()}
+    presets["tv2v"] = replace(presets["tv2v"], shift=9.0)
+    system, example = replace(VINO_TINY, presets=presets), ToySource(task, frames=5).example(0)
+    own = request_of(example, Settings(), system)
+    assert (own.text_scale, own.image_scale, own.shift) == (3.5, 1.25, 9.0 if task == "tv2v" else 2.0)
+    asked = request_of(example, Settings(text_scale=1.0, image_scale=0.0, shift=4.0), system)
+    assert (asked.text_scale, asked.image_scale, asked.shift) == (1.0, 0.0, 4.0)
+
+
 @pytest.mark.parametrize("task", ["t2i", "ti2i", "ti2i_baseimg", "ti2v", "tiv2v"])
 def test_a_batch_gives_what_single_requests_give(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
@@ -254,7 +265,7 @@ def test_the_command_writes_report_and_sheet(
     assert stored["overall"]["count"] == 6 and set(stored["tasks"]) == {"t2i", "tv2v"}
     settings = stored["settings"]
     assert (settings["system"], settings["steps"], settings["text_scale"], settings["seed"]) == ("vino-tiny", 1, 3.0, 4)
-    assert (settings["shift"], settings["image_scale"]) == (2.0, 1.0)
+    assert (settings["shift"], settings["image_scale"]) == (None, None), "the presets'"
     with Image.open(out / "sheet.png") as sheet:
         assert sheet.height > 4 * 128
 

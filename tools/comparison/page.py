@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from workflows.shipped import TASKS
 
@@ -205,14 +206,19 @@ def _gigabytes(weights: int) -> str:
     return f"{2 * weights / 1e9:.0f} GB"
 
 
+def _how(settings: Mapping[str, Any]) -> str:
+    """Steps, scales and shift of an evaluation in words."""
+    scales = {"text guidance": "text_scale", "image guidance": "image_scale", "shift": "shift"}
+    given = [f"{title} {settings[name]:g}" for title, name in scales.items() if settings[name] is not None]
+    preset = " and ".join(title for title, name in scales.items() if settings[name] is None)
+    return ", ".join([f"{settings['steps']} steps", *given, *([f"{preset} of each task's preset"] if preset else [])])
+
+
 def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
     names = [system.name for system in miniatures]
     settings = reports[names[0]]["settings"]
     tasks = [task for task in TITLES if any(task in reports[name]["tasks"] for name in names)]
     alone = [TITLES[task] for task in tasks if task not in shared_tasks(miniatures, reports)]
-    guidance = f"text guidance {settings['text_scale']:g}"
-    if settings["image_scale"] > 1:
-        guidance += f", image guidance {settings['image_scale']:g}"
     weights = " and ".join(f"{name}'s transformer has {race.weights[name] / 1e6:.1f} million weights" for name in names)
     head = ("", "examples", *(cell for name in names for cell in (f"{name}: followed", "all of it", "seconds")))
     lines = [
@@ -220,8 +226,7 @@ def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
         "",
         "[vino-tiny](tiny.md) and vogue-tiny live in the same world of drawn shapes, began from the same base, "
         "whose patches vino-tiny then made finer, and share a VAE. They were asked for the same held-out examples, "
-        "from the same noise, with the same settings: "
-        f"{settings['steps']} steps, {guidance}, shift {settings['shift']:g}.",
+        f"from the same noise: {_how(settings)}.",
         "",
         f"**What this tells, and what not.** It compares two small and short trainings: {weights}, and "
         "[neither learned to its end](../tools/tiny/README.md). It shows what each way of prompting and packing learns "

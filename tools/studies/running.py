@@ -39,6 +39,8 @@ from .systems import as_system, registered
 _START = "start.safetensors"
 """The model that a variant of another system starts from, in its folder."""
 _BATCH = 32
+_SETTINGS = Settings(text_scale=2.0, image_scale=1.0, shift=2.0)
+"""Of all exams, whatever presets become."""
 
 
 class OutOfTime(Exception):
@@ -211,7 +213,7 @@ def run_exams(place: Place, variant: Variant, run: RunConfig, seed: int, clock: 
 
     for name in variant.exams:
         exam = place.limited(place.course.exam(name))
-        _take(exam, exam_file(folder, name), pipeline, Settings(seed=seed), clock, say)
+        _take(exam, exam_file(folder, name), pipeline, replace(_SETTINGS, seed=seed), clock, say)
 
 
 def run_sweep(place: Place, trained: Path, seeds: Sequence[int], clock: Clock, say: Say) -> None:
@@ -236,7 +238,7 @@ def run_sweep(place: Place, trained: Path, seeds: Sequence[int], clock: Clock, s
     model = _digest(files["model"])
     for seed in seeds:
         for scale in sweep.scales:
-            settings = Settings(seed=seed, text_scale=sweep.text_scale, image_scale=scale)
+            settings = replace(_SETTINGS, seed=seed, text_scale=sweep.text_scale, image_scale=scale)
             path = exam_file(place.folder(sweep.name, seed), str(scale))
             _take(place.limited(sweep.exam), path, pipeline, settings, clock, say, {"model": model})
 

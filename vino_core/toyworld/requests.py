@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settings:
-    """How results are made. Eight steps suffice for a picture of this world; guidance of 1 or less is off."""
+    """How results are made. Eight steps suffice for a picture of this world; guidance of 1 or less is off.
+
+    Scales and shift that are None are those of the system's preset for each task.
+    """
 
     steps: int = 8
-    text_scale: float = 2.0
-    image_scale: float = 1.0
-    shift: float = 2.0
+    text_scale: float | None = None
+    image_scale: float | None = None
+    shift: float | None = None
     negative: str = ""
     seed: int = 0
 
@@ -42,6 +45,7 @@ def request_of(example: Example, settings: Settings, system: System) -> Request:
     clips = [Clip(video, example.fps) for video in example.videos]
     size, area = (height, width), height * width
     references = prepare_references(system, task, example.images, clips, frames, size, area)
+    preset = system.presets[task]
     return Request(
         prompt=example.prompt,
         width=width,
@@ -49,9 +53,9 @@ def request_of(example: Example, settings: Settings, system: System) -> Request:
         frames=frames,
         negative=settings.negative,
         references=references,
-        text_scale=settings.text_scale,
-        image_scale=settings.image_scale,
-        shift=settings.shift,
+        text_scale=preset.text_scale if settings.text_scale is None else settings.text_scale,
+        image_scale=preset.image_scale if settings.image_scale is None else settings.image_scale,
+        shift=preset.shift if settings.shift is None else settings.shift,
         steps=settings.steps,
         seed=zlib.crc32(f"{settings.seed} {example.id}".encode()),
         base_image=example.base_image,
