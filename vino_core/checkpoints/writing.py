@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from errno import EDQUOT, ENOSPC
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import torch
 from torch import Tensor
 
+from ..asides import held_asides
 from ..errors import InputError
 from .header import CODES, TensorInfo
 
@@ -68,24 +69,19 @@ def written_aside(paths: Sequence[Path], sizes: Sequence[int], overwrite: bool =
             f"{', '.join(map(str, existing))}: exists already and is left as it is. "
             "Choose another folder or name, or overwrite it (--overwrite)."
         )
-    temporary = [path.with_name(f".{path.name}.{os.getpid()}.part") for path in paths]
-    with reported(paths[0]):
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(paths[0].parent).free
-    if free < sum(sizes):
-        raise InputError(
-            f"{paths[0].parent}: {sum(sizes) / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free. "
-            "Free some space or choose another folder."
-        )
-    try:
+    with ExitStack() as held:
+        with reported(paths[0]):
+            temporary = held.enter_context(held_asides(paths))
+            free = shutil.disk_usage(paths[0].parent).free
+        if free < sum(sizes):
+            raise InputError(
+                f"{paths[0].parent}: {sum(sizes) / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free. "
+                "Free some space or choose another folder."
+            )
         yield temporary
         for part, path in zip(temporary, paths, strict=True):
             with reported(path):
                 os.replace(part, path)
-    finally:
-        for part in temporary:
-            part.unlink(missing_ok=True)
 
 
 def header(plan: Plan) -> tuple[bytes, list[str]]:

@@ -6,9 +6,8 @@ import errno
 import io
 import json
 import os
-import secrets
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from ..asides import held_asides
 from ..errors import InputError
 from .images import check_pixels
 from .videos import check_clip
@@ -44,36 +44,28 @@ def write_aside(path: Path) -> Iterator[BinaryIO]:
     untouched; a full disk or an unwritable folder raises InputError.
     """
     path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("x+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with held_asides([path]) as (temporary,):
+            with temporary.open("r+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     except OSError as error:
         raise _cannot_write(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def check_folder(folder: Path) -> None:
     """Make `folder` if it is missing. Raises InputError when it is no folder or no file can be made in it.
 
-    For the start of long work, whose result would otherwise be lost at its end.
+    For the start of long work, whose result would otherwise be lost at its end. What a killed process left half
+    written there is removed.
     """
-    trial = folder / f".{secrets.token_hex(8)}.part"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with trial.open("x+b"):
+        with held_asides([folder / "trial"]):
             pass
     except OSError as error:
         raise _cannot_write(folder, error) from error
-    finally:
-        with suppress(OSError):
-            trial.unlink(missing_ok=True)
 
 
 def _cannot_write(path: Path, error: OSError) -> InputError:
