@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -19,10 +20,16 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from ..errors import InputError
+from .cut_off import is_cut_off
 from .encoded import Encoded, Source, readable, usable
 from .sizing import check_source
 
 _LOG = logging.getLogger(__name__)
+
+_ENOUGH = 0.8
+"""Share of its frames that is enough of a file whose end is missing."""
+_DURATION = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)$")
+"""What Matroska says of each stream."""
 
 # Filters that bring a frame upright, by its rotation in degrees (counter-clockwise, from the display matrix).
 _UPRIGHT = {
@@ -58,12 +65,19 @@ class Selection(NamedTuple):
 def probe(source: Source) -> VideoInfo:
     """Size, frame count and rate of a clip, from its packets and first frame.
 
-    Raises InputError for a file that is missing, empty, damaged or without video.
+    Raises InputError for a file that is missing, empty, damaged or without video, and for one that is cut off and
+    holds less than 80% of the frames that it states.
     """
     path = usable(source, "video")
     with _opened(path) as (container, stream):
         frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
         rate = stream.average_rate or stream.guessed_rate
+        # Of a whole file it says nothing: one frame may be shown for long, another left out by an edit list.
+        stated = _stated_frames(container, stream) if is_cut_off(path) else 0
+    if frames < _ENOUGH * stated:
+        raise InputError(
+            f"{path}: the file is cut off. It states {stated} frames and holds {frames}. Copy or export it again."
+        )
     with _opened(path) as (container, stream):
         first = next(_decoded(container, stream, path), None)
     if first is None or not frames:
@@ -99,16 +113,21 @@ def read_video(source: Source, selections: Sequence[Selection], info: VideoInfo 
 def read_clip(source: Source, most: int | None = None) -> tuple[Tensor, float]:
     """All frames of a clip, or the first `most`, uint8 [T, H, W, 3] RGB at its own size, and its average rate.
 
-    The file is opened once, which for short clips is most of the time. Raises InputError as `probe` does.
+    The file is opened once, which for short clips is most of the time. Raises InputError as `probe` does, and when one
+    of these frames is damaged.
     """
     path = usable(source, "video")
     kept: list[Tensor] = []
     with _opened(path) as (container, stream):
+        if is_cut_off(path):
+            probe(path)
         # Threads take longer to start than a small frame to decode.
         stream.thread_type = "AUTO" if (stream.width or 0) * (stream.height or 0) > 128 * 128 else "NONE"
         rate = stream.average_rate or stream.guessed_rate
         converter: _Converter | None = None
         for frame in _decoded(container, stream, path):
+            if frame.is_corrupt:
+                raise InputError(f"{path}: the video is damaged in frame {len(kept)}. Export it again.")
             if converter is None:
                 converter = _Converter(frame, None, round(frame.rotation / 90) * 90 % 360)
             kept.append(converter(frame, f"{path}, frame {len(kept)}"))
@@ -201,6 +220,19 @@ def _opened(path: Path | Encoded) -> Iterator[tuple[InputContainer, VideoStream]
             yield container, streams[0]
         except av.FFmpegError as error:  # of reading packets or converting frames; _decoded knows more of its own
             raise InputError(f"{path}: the video is damaged ({error.strerror}). Export it again.") from error
+
+
+def _stated_frames(container: InputContainer, stream: VideoStream) -> int:
+    """How many frames the file says that the video has; 0 when it says nothing of it."""
+    if stream.frames:
+        return stream.frames
+    length = (container.duration or 0) / av.time_base  # of the longest stream
+    if stream.duration and stream.time_base:
+        length = float(stream.duration * stream.time_base)
+    elif found := _DURATION.match(stream.metadata.get("DURATION", "")):
+        hours, minutes, seconds = map(float, found.groups())
+        length = hours * 3600 + minutes * 60 + seconds
+    return round(length * float(stream.average_rate or 0))
 
 
 def _kinds(container: InputContainer) -> str:
