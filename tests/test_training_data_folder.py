@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from data_files import by_name, clip, data_config, picture, pictures_folder, write_manifest
+from media_files import moving_bar, write_clip
 
 from vino_core.cli import main
 from vino_core.errors import InputError
@@ -141,6 +142,25 @@ def test_check_lists_every_kind_of_problem(tmp_path: Path, capsys: pytest.Captur
         assert words in told, words
 
 
+def test_a_repeated_index_is_told_and_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"index": 0, "task": "t2i", "caption": "a", "target_path": picture(tmp_path / "a.png", 5)}
+    write_manifest(tmp_path, [row, row])
+    assert len(FolderSource(tmp_path, "t2i")) == 2
+    assert main(["data", "check", str(tmp_path), "--system", "vino-tiny"]) == 0
+    assert "note: manifest.jsonl, line 2: index 0 occurs more than once" in capsys.readouterr().out
+
+
+def test_text_may_hold_every_character_that_json_may(tmp_path: Path) -> None:
+    """A mark at the beginning of the file, and characters that end lines elsewhere but in JSON."""
+    name = picture(tmp_path / "a.png", 5)
+    rows = [{"index": n, "task": "t2i", "caption": f"one\u2028two\x85{n}", "target_path": name} for n in range(2)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (tmp_path / "manifest.jsonl").write_bytes(("\ufeff" + "\r\n".join(lines)).encode())
+    source = FolderSource(tmp_path, "t2i")
+    assert [source.row(n).prompt for n in range(2)] == ["one\u2028two\x850", "one\u2028two\x851"]
+    assert not check_path(tmp_path, get_system("vino"), 4096, 5)[0].problems
+
+
 def test_check_of_good_data_leaves_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(pictures_folder(tmp_path, 3)), "--system", "vino-tiny"]) == 0
     assert "3 examples, nothing wrong" in capsys.readouterr().out
@@ -177,6 +197,31 @@ def test_damage_inside_a_clip_is_found_by_a_full_look(tmp_path: Path) -> None:
     assert not check_path(tmp_path, system, 4096, 17)[0].problems
     (problem,) = check_path(tmp_path, system, 4096, 17, full=True)[0].problems
     assert "v.mp4: 17 of 17 frames can be decoded, 1 are damaged" in problem
+    with pytest.raises(InputError, match="v.mp4: the video is damaged in frame 0. Export it again"):
+        FolderSource(tmp_path, "t2v", frames=17).example(0)
+
+
+@pytest.mark.parametrize(("width", "smallest", "narrow"), [(512, None, True), (200, None, False), (200, 2048, True)])
+def test_a_reference_clip_too_narrow_for_the_run_is_a_problem(
+    tmp_path: Path, width: int, smallest: int | None, narrow: bool
+) -> None:
+    write_clip(tmp_path / "narrow.mp4", moving_bar(5, width, 16))
+    row = {"task": "tv2v", "caption": "edit", "target_path": clip(tmp_path / "t.mp4", 5)}
+    write_manifest(tmp_path, [{"index": 1, **row, "ref_video_path": "narrow.mp4"}])
+    task = {"tv2v": {"weight": 1, "path": str(tmp_path)}}
+    run = data_config(tmp_path, task, frames=5, smallest_area=smallest)
+    (finding,) = check_config(run)
+    assert [f"Reference video: {width} x 16 pixels is too narrow" in line for line in finding.problems] == [
+        True
+    ] * narrow
+    data = replace(run.data, area=smallest or run.data.area)
+    example, system = FolderSource(tmp_path, "tv2v", frames=5).example(0), get_system("vino-tiny")
+    if narrow:
+        with pytest.raises(InputError, match="is too narrow"):
+            prepare(example, Dropped(), data, system)
+    else:
+        prepare(example, Dropped(), data, system)
+    assert not told_of_clips(tmp_path, "vogue-tiny")[0]  # its references have the target's size
 
 
 def clip_edits(folder: Path, *lengths: int) -> Path:
@@ -237,12 +282,10 @@ def test_a_config_and_its_folder_are_told_the_same(tmp_path: Path, capsys: pytes
         training_sources(run)
     lines, *tasks = check_config(run)
     assert lines.examples == 6 and [finding.examples for finding in tasks] == [3, 1]
-    for problem, words in zip(
-        lines.problems,
-        ("line 3: index 0 occurs more than once, first in line 1", "line 5: not JSON", "line 6: task 't3i' is unknown"),
-        strict=True,
-    ):
+    for problem, words in zip(lines.problems, ("line 5: not JSON", "line 6: task 't3i' is unknown"), strict=True):
         assert words in problem
+    (note,) = lines.notes
+    assert "note: manifest.jsonl, line 3: index 0 occurs more than once, first in line 1" in note
     assert ["gone.png" in tasks[0].problems[0], "lost.png" in tasks[1].problems[0]] == [True, True]
     config = tmp_path / "run.yaml"
     config.write_text(json.dumps(json.loads(json.dumps(asdict(run)))))

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -320,15 +321,30 @@ def test_a_full_disk_leaves_the_old_cache_valid(tmp_path: Path, monkeypatch: pyt
     training_sources(run)
 
 
-def test_a_cut_piece_is_an_error_with_a_remedy(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [None, 0.05, 0.9])
+def test_a_run_does_not_begin_with_a_damaged_or_lost_piece(tmp_path: Path, share: float | None) -> None:
+    run = pictures(tmp_path)
+    piece = sorted(make(run).folder.glob("*.safetensors"))[1]
+    data = piece.read_bytes()
+    piece.unlink() if share is None else piece.write_bytes(data[: int(len(data) * share)])
+    told = rf"1 of 3 files of latents cannot be read: {piece.name} \(.*Remove what is damaged and run vino data encode"
+    with pytest.raises(InputError, match=told):
+        training_sources(run)
+    (finding,) = check_config(run)
+    assert len(finding.problems) == 1 and re.search(told, finding.problems[0])
+    piece.unlink(missing_ok=True)
+    assert make(run).made == 1 and piece.read_bytes() == data
+    training_sources(run)
+
+
+def test_a_piece_that_is_lost_on_the_way_ends_a_run(tmp_path: Path) -> None:
     run = pictures(tmp_path)
     outcome = make(run)
-    piece = sorted(outcome.folder.glob("*.safetensors"))[1]
-    piece.write_bytes(piece.read_bytes()[:500])
-    source = training_sources(run)["t2i"]
-    source.example(0)
-    with pytest.raises(InputError, match=f"{piece.name}: latents cannot be read.*Remove the file"):
-        source.example(6)
+    feed = Feed(training_sources(run), by_name, seed=0)
+    sorted(outcome.folder.glob("*.safetensors"))[1].unlink()
+    with pytest.raises(RuntimeError, match="data.tasks.t2i, example .*latents cannot be read any more"):
+        feed.take("t2i", 1, range(12))
+    assert not feed.skipped
 
 
 def test_held_out_data_has_latents_of_its_own(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from data_files import by_name, data_config
 from PIL import Image
 
 from vino_core.errors import InputError
+from vino_core.systems import get_system
 from vino_core.toyworld.tasks import ToySource
 from vino_core.training.data import shard_writing
+from vino_core.training.data.check import check_config, check_path
 from vino_core.training.data.shard_writing import write_shards
 from vino_core.training.data.shards import ShardSource
 from vino_core.training.feed import Feed
@@ -114,6 +116,47 @@ def test_broken_samples_are_replaced_and_named(tmp_path: Path) -> None:
     assert set(feed.skipped) == {("t2i", 7), ("t2i", 11)}
     assert "a.tar, 07.jpg" in feed.skipped["t2i", 7]
     assert "caption is missing" in feed.skipped["t2i", 11]
+
+
+def test_a_member_that_is_there_twice_is_an_error(tmp_path: Path) -> None:
+    """As of archives that were put together; one sample must not replace another one."""
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in (
+            ("0.png", png()),
+            ("0.txt", b"red"),
+            ("1.png", png()),
+            ("0.png", png(7)),
+            ("0.txt", b"blue"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    stat = (tmp_path / "a.tar").stat()
+    old = {"made_of": [stat.st_size, stat.st_mtime_ns], "samples": [["0", {"png": [512, 1], "txt": [1024, 3]}]]}
+    (tmp_path / "a.tar.index.json").write_text(json.dumps(old))  # as earlier versions wrote it
+    with pytest.raises(InputError, match=r"a\.tar: 0\.png is in it more than once"):
+        ShardSource(tmp_path, "t2i")
+    run = data_config(tmp_path, {"t2i": {"weight": 1, "source": "shards", "path": str(tmp_path)}})
+    for findings in (check_config(run), check_path(tmp_path, get_system("vino"), 4096, 1)):
+        assert ["a.tar: 0.png is in it more than once" in problem for problem in findings[0].problems] == [True]
+
+
+def test_text_is_the_caption_where_the_rest_says_none(tmp_path: Path) -> None:
+    samples = [
+        ({"width": 64, "url": "x"}, b"\xef\xbb\xbfred"),
+        ({"caption": None}, b" blue "),
+        ({"prompt": "green"}, b"-"),
+        ({"caption_long": "long"}, b"-"),
+        ({}, b""),
+    ]
+    members = {}
+    for n, (settings, text) in enumerate(samples):
+        members |= {f"{n}.jpg": png(), f"{n}.json": json.dumps(settings).encode(), f"{n}.txt": text}
+    tar(tmp_path / "a.tar", {**members, "5.jpg": png(), "5.txt": b"\xef\xbb\xbfalone"})
+    source = ShardSource(tmp_path, "t2i")
+    assert [source.row(n).prompt for n in (0, 1, 2, 3, 5)] == ["red", "blue", "green", "long", "alone"]
+    with pytest.raises(InputError, match="a.tar, 4: the caption is missing"):
+        source.row(4)
 
 
 def test_captions_long_and_short_are_those_that_the_config_asks_for(tmp_path: Path) -> None:

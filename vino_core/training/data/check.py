@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...errors import InputError
 from ...media.images import read_image
+from ...media.references import prepared_size
 from ...media.videos import count_damaged, probe
 from ...systems import get_system
 from ...systems.base import System
@@ -34,20 +35,21 @@ Progress = Callable[[int, int], None]
 @dataclass
 class Finding:
     """What was found in the examples of one task at one place. `problems` name file and row; `adapted` are examples
-    whose references have to be made smaller, or are shorter than the target."""
+    whose references have to be made smaller, or are shorter than the target; `notes` are what a run does not mind."""
 
     title: str
     examples: int = 0
     buckets: Buckets = field(default_factory=Buckets)
     problems: list[str] = field(default_factory=list)
     adapted: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         wrong = "nothing wrong" if not self.problems else f"{len(self.problems)} problems"
         lines = [f"{self.title}: {self.examples} examples, {wrong}"]
         lines[0] += f", {len(self.adapted)} adapted" if self.adapted else ""
         lines += [self.buckets.table()] if self.buckets.counts else []
-        return "\n".join([*lines, *(f"  {line}" for line in self.problems + self.adapted)])
+        return "\n".join([*lines, *(f"  {line}" for line in self.problems + self.adapted + self.notes)])
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Checker:
     system: System
     full: bool = False
     progress: Progress = lambda done, total: None
+
+    @property
+    def smallest_area(self) -> int:
+        """The area at which most references are too narrow, of those that samples are drawn at."""
+        return self.data.smallest_area or self.data.area
 
     def look(self, title: str, source: StoredSource) -> Finding:
         """Open every file of every example."""
@@ -83,8 +90,12 @@ class Checker:
             where = f"{source.place}, example {index} ({row.id})"
             target, *others = open_row(source, index, row, self.full)
             images = [size[1:] for size in others[: len(row.images)]]
-            clips = [frames for frames, *_ in others[len(row.images) :]]
-            return where, fitted(target, images, clips, row.base_image, source.name, self.data, self.system)
+            clips = others[len(row.images) :]
+            if not self.system.one_size:
+                for _, height, width in clips:
+                    prepared_size(width, height, self.smallest_area, self.data.unit, "Reference video")
+            lengths = [frames for frames, *_ in clips]
+            return where, fitted(target, images, lengths, row.base_image, source.name, self.data, self.system)
         except InputError as error:
             return where, str(error)
         except Exception as error:  # it would end a run, so it is named here like any other
@@ -166,8 +177,12 @@ def check_path(
         raise InputError(f"--task {task}: unknown. Known: {', '.join(TASKS)}.")
     dropped: list[str] = []
     if path.suffix == ".tar" or (path.is_dir() and any(path.glob("*.tar"))):
-        sources: list[StoredSource] = [ShardSource(path, task or _task_of_shards(path), frames)]
         findings: list[Finding] = []
+        try:
+            shards = ShardSource(path, "t2i")
+        except InputError as error:
+            return [Finding(str(path), problems=[str(error)])]
+        sources: list[StoredSource] = [ShardSource(path, task or _task_of_shards(shards), frames)]
     elif task is not None:
         raise InputError(f"--task {task}: it is for shards. {path} has none; what lies there says its task itself.")
     elif is_captioned(path):
@@ -188,7 +203,7 @@ def check_path(
 
 
 def _malformed(manifest: Path) -> list[Finding]:
-    """What is wrong with the lines of a manifest, whatever their files hold; no finding when nothing is."""
+    """What is to be said of a manifest's lines, whatever their files hold; no finding when nothing is."""
     finding = Finding(f"lines of {manifest}")
     first: dict[str, int] = {}
     for row in manifest_rows(manifest):
@@ -196,21 +211,20 @@ def _malformed(manifest: Path) -> list[Finding]:
         if isinstance(row, str):
             finding.problems.append(row)
         elif row.row.id in first:
-            finding.problems.append(
-                f"{manifest.name}, line {row.line}: index {row.row.id} occurs more than once, first in line "
+            finding.notes.append(
+                f"note: {manifest.name}, line {row.line}: index {row.row.id} occurs more than once, first in line "
                 f"{first[row.row.id]}."
             )
         else:
             first[row.row.id] = row.line
-    return [finding] if finding.problems else []
+    return [finding] if finding.problems or finding.notes else []
 
 
-def _task_of_shards(path: Path) -> str:
-    source = ShardSource(path, "t2i")
+def _task_of_shards(source: ShardSource) -> str:
     try:
         name = json.loads(source.media(0, "json").data).get("task")
     except (IndexError, KeyError, ValueError, AttributeError):
         name = None
     if name not in TASKS:
-        raise InputError(f"{path}: the shards do not say their task. Give --task, one of {', '.join(TASKS)}.")
+        raise InputError(f"{source.place}: the shards do not say their task. Give --task, one of {', '.join(TASKS)}.")
     return name

@@ -31,6 +31,7 @@ FORMAT = 1
 INDEX = "index.json"
 _PIECE_BYTES = 1 << 26
 _THREADS = 8
+_UNREADABLE = (OSError, SafetensorError, KeyError, TypeError, ValueError)
 _WORDS = {
     "vae": "VAE", "dtype": "parallel.dtype", "area": "data.area", "unit": "data.unit", "frames": "frames",
     "max_tokens": "data.max_tokens", "system": "system", "format": "format of the cache",
@@ -114,7 +115,8 @@ def span_stamp(stamps: Sequence[str]) -> str:
 class LatentSource:
     """A stored source whose targets and references come with latents (an ExampleSource). `skipped`: number -> reason.
 
-    Raises InputError when there is no cache for these settings, or one that is incomplete or older than the data.
+    Raises InputError when there is no cache for these settings, or one that is incomplete, damaged or older than the
+    data. RuntimeError of `example` says that a piece has been lost since: many examples are in it, not one.
     """
 
     def __init__(self, source: StoredSource, root: Path, settings: Mapping[str, Any]) -> None:
@@ -126,6 +128,7 @@ class LatentSource:
         self._length = index["piece_length"]
         self.skipped = {int(number): reason for number, reason in index["skipped"].items()}
         _check_age(source, index, self.folder)
+        self._check_pieces()
 
     @property
     def name(self) -> str:
@@ -146,6 +149,15 @@ class LatentSource:
         shape, latents = self._pieces[index // self._length].read(index)
         return replace(self.source.conditions(index, shape), latents=latents)
 
+    def _check_pieces(self) -> None:
+        with ThreadPoolExecutor(_THREADS, "pieces") as pool:
+            wrong = [reason for reason in pool.map(_Piece.check, self._pieces) if reason]
+        if wrong:
+            raise InputError(
+                f"{self.folder}: {len(wrong)} of {len(self._pieces)} files of latents cannot be read: {wrong[0]}. "
+                "Remove what is damaged and run vino data encode again; it makes only what is missing."
+            )
+
 
 class _Piece:
     """One file of latents, opened when first asked for."""
@@ -153,6 +165,7 @@ class _Piece:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file: Any = None
+        self._examples: dict[str, tuple[list[int], int]] = {}
         self._lock = threading.Lock()
 
     def read(self, index: int) -> tuple[tuple[int, ...], PreparedLatents]:
@@ -167,15 +180,25 @@ class _Piece:
         )
         return tuple(shape), PreparedLatents(target, tuple(others))
 
+    def check(self) -> str:
+        """What is wrong with the file; empty for nothing. It is closed again: there may be more than can be open."""
+        try:
+            self._header()
+        except _UNREADABLE as error:
+            return f"{self._path.name} ({error})"
+        return ""
+
     def _open(self) -> None:
         try:
-            file = safe_open(str(self._path), "pt")
-            self._examples: dict[str, tuple[list[int], int]] = json.loads(file.metadata()["vino"])["examples"]
+            file, self._examples = self._header()
             self._file = file
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{self._path}: latents cannot be read ({error}). Remove the file and run vino data encode again."
-            ) from error
+        except _UNREADABLE as error:
+            # It was whole when the run began, so this is no example that cannot be used.
+            raise RuntimeError(f"{self._path}: latents cannot be read any more ({error}).") from error
+
+    def _header(self) -> tuple[Any, dict[str, tuple[list[int], int]]]:
+        file = safe_open(str(self._path), "pt")
+        return file, json.loads(file.metadata()["vino"])["examples"]
 
 
 def read_index(folder: Path) -> dict[str, Any] | None:

@@ -65,7 +65,8 @@ def manifest_rows(path: Path) -> Iterator[ManifestRow | str]:
     Raises InputError when the file cannot be read.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: JSON may have other ends of lines, such as U+2028, within its text.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error}). Write it again.") from error
     for number, line in enumerate(lines, start=1):

@@ -24,6 +24,8 @@ from ...media.output import write_text
 from .stored import CLIPS, PICTURES, Row, StoredSource, check_fps, check_row, suffix
 
 _INDEX = ".index.json"
+_FORMAT = 2
+"""Of the index. Earlier ones were written of shards in which a sample had replaced another one, too."""
 _REFERENCE = re.compile(r"(image|video)(\d+)\.\w+$")
 
 Members = dict[str, tuple[int, int]]
@@ -33,7 +35,7 @@ Members = dict[str, tuple[int, int]]
 class ShardSource(StoredSource):
     """Samples of every `*.tar` at `path`, a folder or one shard, in the order of their names.
 
-    Raises InputError when there is no shard, or when one is compressed or damaged.
+    Raises InputError when there is no shard, or when one is compressed or damaged or has the same member twice.
     """
 
     def __init__(self, path: str | Path, name: str, frames: int | None = None, captions: str = "both") -> None:
@@ -57,16 +59,17 @@ class ShardSource(StoredSource):
 
     def captions(self, index: int) -> Mapping[str, str]:
         shard, _, members = self._sample(index)
-        if "json" not in members:
-            found = {"plain": shard.read(*members["txt"]).decode("utf-8", "replace") if "txt" in members else ""}
-        else:
-            settings = self._settings(index)
-            found = {"plain": settings.get("prompt") or settings.get("caption")}
-            found |= {kind: settings.get(f"caption_{kind}") for kind in ("long", "short")}
+        settings = self._settings(index)
+        found = {"plain": settings.get("prompt") or settings.get("caption")}
+        found |= {kind: settings.get(f"caption_{kind}") for kind in ("long", "short")}
         for caption in found.values():
             if not isinstance(caption, (str, type(None))):
                 raise InputError(f"{self.where(index)}: a caption is {caption!r}; it must be text.")
-        return {kind: caption.strip() for kind, caption in found.items() if caption and caption.strip()}
+        captions = {kind: caption.strip() for kind, caption in found.items() if caption and caption.strip()}
+        if not captions and "txt" in members:
+            caption = shard.read(*members["txt"]).decode("utf-8-sig", "replace").strip()
+            captions = {"plain": caption} if caption else {}
+        return captions
 
     def where(self, index: int) -> str:
         shard, key, _ = self._sample(index)
@@ -137,13 +140,14 @@ def _samples(path: Path, made_of: list[int]) -> list[tuple[str, Members]]:
     beside = path.with_name(path.name + _INDEX)
     try:
         known = json.loads(beside.read_text(encoding="utf-8"))
-        if known["made_of"] == made_of:
+        if known["format"] == _FORMAT and known["made_of"] == made_of:
             return [(key, members) for key, members in known["samples"]]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # missing, or of an interrupted or other version: it is only a shortcut
     samples = _scan(path)
+    index = {"format": _FORMAT, "made_of": made_of, "samples": samples}
     try:
-        write_text(beside, json.dumps({"made_of": made_of, "samples": samples}, separators=(",", ":")))
+        write_text(beside, json.dumps(index, separators=(",", ":")))
     except InputError:
         pass  # a folder that cannot be written to is scanned each time
     return samples
@@ -158,7 +162,13 @@ def _scan(path: Path) -> list[tuple[str, Members]]:
                     folder, _, name = member.name.rpartition("/")
                     key, _, extension = name.partition(".")
                     key = f"{folder}/{key}" if folder else key
-                    samples.setdefault(key, {})[extension.lower()] = (member.offset_data, member.size)
+                    members = samples.setdefault(key, {})
+                    if extension.lower() in members:
+                        raise InputError(
+                            f"{path}: {key}.{extension} is in it more than once. Write the shard again, with a key of "
+                            "its own for each sample."
+                        )
+                    members[extension.lower()] = (member.offset_data, member.size)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a whole, uncompressed tar archive ({error}). Write or copy it again.") from error
     return list(samples.items())
