@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -59,9 +59,18 @@ def data_config(folder: Path, tasks: dict[str, Any], **changes: Any) -> RunConfi
     return build(RunConfig, values)
 
 
-def by_name(example: Example, step: int, number: int) -> SimpleNamespace:
+@dataclass(frozen=True)
+class ByName:
+    """A sample of which nothing but its name is asked for."""
+
+    id: str
+    adapted: str = ""
+    index: int = -1
+
+
+def by_name(example: Example, step: int, number: int) -> ByName:
     """What a Feed prepares, where a test asks only which examples it takes."""
-    return SimpleNamespace(id=example.id, adapted="")
+    return ByName(example.id)
 
 
 def picture(path: Path, value: int, width: int = 64, height: int = 64) -> str:

@@ -133,7 +133,8 @@ def test_held_out_examples_that_cannot_be_used_are_left_out_counted_and_listed(t
         with Team(run.parallel) as team:
             Trainer(run, parts(run), sources(run), team, {"t2i": Numbers("t2i", bad=bad)}).train()
         kept[name] = [row["loss"] for row in read_record(tmp_path / name, VALIDATION)]
-        assert scalars_of(tmp_path / name)["data/skipped"][4] == len(bad)
+        scalars = scalars_of(tmp_path / name)
+        assert (scalars["data/skipped"][4], scalars["data/skipped_held_out"][4]) == (0, len(bad))
     for every, without, only in zip(kept["all"], kept["some"], kept["others"], strict=True):
         assert without * 2 + only == pytest.approx(every * 3)
     rows = [json.loads(line) for line in (tmp_path / "some" / "skipped_held_out_00000.jsonl").read_text().splitlines()]

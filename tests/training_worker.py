@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,12 +23,14 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 for folder in (ROOT, ROOT / "tests", ROOT / "tools"):
     sys.path.insert(0, str(folder))
 
 import accelerate  # noqa: E402, F401
+import torch  # noqa: E402
 import transformers.models.qwen3_vl.modeling_qwen3_vl  # noqa: E402, F401
 from diffusers import AutoencoderKLHunyuanVideo  # noqa: E402, F401
 from torch import Tensor  # noqa: E402
@@ -38,8 +41,9 @@ from vino_core.errors import InputError  # noqa: E402
 from vino_core.training import loop as loop_module  # noqa: E402
 from vino_core.training import state as state_module  # noqa: E402
 from vino_core.training.config import RunConfig  # noqa: E402
+from vino_core.training.finish import export_last  # noqa: E402
 from vino_core.training.loop import Trainer  # noqa: E402
-from vino_core.training.team import Team  # noqa: E402
+from vino_core.training.team import Team, local  # noqa: E402
 
 PROCESSES = 2
 MORE = {"three": 3, "three_resumed": 3}
@@ -134,6 +138,87 @@ def one_cannot_write(out: Path) -> None:
         (out / f"message_{os.environ['RANK']}.txt").write_text(str(error))
 
 
+def exported(out: Path, mode: str) -> None:
+    """What the last checkpoint of an earlier scenario holds, with nothing but its checkpoints there."""
+    if os.environ["RANK"] == "0":
+        shutil.copytree(out.with_name(mode) / "checkpoints", out / "checkpoints")
+    run = run_of(out, mode)
+    with Team(run.parallel) as team:
+        team.all_objects(None)  # all begin when everything is there
+        export_last(run, parts(run), team)
+
+
+ACCUMULATED = {"tasks": tasks("t2i", "ti2i"), "batch": 1}
+
+
+def accumulated_run(out: Path, mode: str, accumulation: int = 2) -> RunConfig:
+    return replace(run_of(out, mode, accumulation, data=ACCUMULATED), steps=5)
+
+
+def accumulated(out: Path, mode: str) -> None:
+    """Two passes a step, without and with an interruption between two checkpoints."""
+    with Team(accumulated_run(out, mode).parallel) as team:
+        for name, report in (("whole", None), ("part", stop_at(4)), ("part", None)):
+            run = accumulated_run(out / name, mode)
+            with suppress(Stopped):
+                Trainer(run, parts(run), sources(run), team).train(report)
+
+
+FROZEN = {
+    "lora": {"train": ["tokens"], "lora": {"rank": 2, "dropout": 0.0}},
+    "connectors": {"train": ["connectors", "tokens"]},
+}
+"""Runs whose MMDiT stays as it is, in bfloat16."""
+
+
+def frozen_run(out: Path, mode: str, trained: str) -> RunConfig:
+    return config(
+        out, stage=None, steps=3, data={"tasks": tasks("t2i", "ti2i"), "batch": 1}, ema=0.9,
+        parallel={"mode": mode, "dtype": "bfloat16", "checkpointing": True}, **FROZEN[trained],
+    )  # fmt: skip
+
+
+def on_frozen_weights(out: Path, mode: str) -> None:
+    """Each of FROZEN; notes whether what is frozen is of its type and value still, and what moved."""
+    with Team(frozen_run(out, mode, "lora").parallel) as team:
+        for trained in FROZEN:
+            run = frozen_run(out / trained, mode, trained)
+            made = parts(run)
+            made.mmdit.to(torch.bfloat16)
+            trainer = Trainer(run, made, sources(run), team)
+            whole = {name: team.whole(p.detach(), local(p.detach())).clone() for name, p in parameters(trainer)}
+            trainer.train()
+            after = {name: team.whole(p.detach(), local(p.detach())) for name, p in parameters(trainer)}
+            rows = [
+                [name, str(tensor.dtype), name in trainer.state.parameters, bool((tensor != whole[name]).any())]
+                for name, tensor in after.items()
+            ]
+            (out / f"{trained}_{team.rank}.json").write_text(json.dumps(rows))
+
+
+def parameters(trainer: Trainer) -> list[tuple[str, torch.nn.Parameter]]:
+    return list(trainer.network.named_parameters())
+
+
+class Told(Trainer):
+    """A run that keeps what it said last of itself."""
+
+    def _scalars(self, *arguments: Any) -> dict[str, float]:
+        self.scalars = super()._scalars(*arguments)
+        return self.scalars
+
+
+def with_bad_examples(out: Path) -> None:
+    """Two of four examples to train on and one of three held-out ones cannot be used; both processes meet them."""
+    watch = {"validate": 2, "validation_examples": 3}
+    run = config(out, steps=8, data=ONE_TASK, watch=watch, save={"every": 4})
+    for report in (stop_at(6), None):
+        with suppress(Stopped), Team(run.parallel) as team:
+            trainer = Told(run, parts(run), sources(run, length=4, bad=(1, 2)), team, sources(run, bad=(1,)))
+            trainer.train(report)
+    (out / f"told_{team.rank}.json").write_text(json.dumps(trainer.scalars))
+
+
 def messages_of(out: Path, work: Callable[[], object]) -> None:
     """What each process says when it fails with a message, and how."""
     try:
@@ -158,7 +243,7 @@ def one_lacks_a_file(out: Path) -> None:
     config_module.load_config = lambda *_: run_of(out)
     parts_module.load_parts = load_parts
     sources_module.training_sources = sources
-    messages_of(out, lambda: command.run(Namespace(config="run.yaml", set=[], check=False)))
+    messages_of(out, lambda: command.run(Namespace(config="run.yaml", set=[], check=False, export=False)))
 
 
 def one_cannot_restore(out: Path) -> None:
@@ -218,6 +303,7 @@ DEEPSPEED: dict[str, Callable[[Path], None]] = {
     "deepspeed_resumed": lambda out: stopped_and_resumed(out, "deepspeed"),
     "deepspeed_uneven": lambda out: train(out, "deepspeed", data=UNEVEN),
     "deepspeed_watched": lambda out: train(out, "deepspeed", watch=WATCH),
+    "deepspeed_exported": lambda out: exported(out, "deepspeed"),
 }
 """Run where DeepSpeed is installed."""
 
@@ -245,6 +331,15 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp_half": lambda out: half(out, "ddp"),
     "zero2_half": lambda out: half(out, "zero2"),
     "fsdp2_half": lambda out: half(out, "fsdp2"),
+    "ddp_exported": lambda out: exported(out, "ddp"),
+    "zero2_exported": lambda out: exported(out, "zero2"),
+    "fsdp2_exported": lambda out: exported(out, "fsdp2"),
+    "ddp_accumulated": lambda out: accumulated(out, "ddp"),
+    "zero2_accumulated": lambda out: accumulated(out, "zero2"),
+    "ddp_frozen": lambda out: on_frozen_weights(out, "ddp"),
+    "zero2_frozen": lambda out: on_frozen_weights(out, "zero2"),
+    "fsdp2_frozen": lambda out: on_frozen_weights(out, "fsdp2"),
+    "bad_examples": with_bad_examples,
 }
 
 

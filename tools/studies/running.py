@@ -26,6 +26,7 @@ from vino_core.toyworld.requests import Settings, from_pipeline
 from vino_core.toyworld.tasks import ToySource
 from vino_core.training.config import Files, RunConfig, load_config
 from vino_core.training.export import MODEL, TOKENS
+from vino_core.training.identity import comparable
 from vino_core.training.loop import Trainer
 from vino_core.training.parts import load_parts
 from vino_core.training.sources import training_sources
@@ -189,7 +190,7 @@ def _note(run: RunConfig) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(wanted, indent=1))
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = comparable(json.loads(path.read_text(encoding="utf-8")))
     names = ", ".join(sorted(name for name in {*wanted, *found} if wanted.get(name) != found.get(name)))
     if names:
         raise InputError(

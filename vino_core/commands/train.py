@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..training.config import RunConfig
     from ..training.loop import Trainer
+    from ..training.team import Team
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,8 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="change a setting, for example optimizer.learning_rate=1e-4; repeat for more",
     )
-    parser.add_argument(
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
         "--check", action="store_true", help="load config and files, prepare an example of each task, then leave"
+    )
+    instead.add_argument(
+        "--export", action="store_true", help="write what the last checkpoint holds to the folder export, then leave"
     )
 
 
@@ -45,6 +51,9 @@ def _train(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config, arguments.set)
     with Team(config.parallel) as team:
+        if arguments.export:
+            _export(arguments.config, config, team)
+            return 0
         with team.together():
             sources, validation = training_sources(config), validation_sources(config)
             parts = load_parts(config, team.device)
@@ -66,6 +75,20 @@ def _train(arguments: argparse.Namespace) -> int:
             if team.first:
                 print(path)
     return 0
+
+
+def _export(path: Path, config: RunConfig, team: Team) -> None:
+    from ..training.finish import export_last, last_checkpoint
+    from ..training.parts import load_parts
+
+    with team.together():
+        last_checkpoint(config)  # before large files are loaded
+        parts = load_parts(config, team.device)
+    step, written = export_last(config, parts, team)
+    if team.first:
+        print(f"{path}: step {step} of {config.steps}{'' if config.ema is None else ', averaged weights'}", flush=True)
+        for file in written:
+            print(file)
 
 
 def _tried(trainer: Trainer) -> Iterator[str]:

@@ -15,6 +15,7 @@ from ..systems import DEFAULT, get_system
 from ..systems.base import System
 from .data.stored import SHAPES
 from .example import TASKS
+from .identity import comparable
 from .typed import build
 
 Part = Literal["mmdit", "connectors", "tokens", "plain_text"]
@@ -227,7 +228,10 @@ class RunConfig:
         _check(self)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the numbers of a run, as plain values; a resume must keep them."""
+        """The settings that decide the numbers of a run, as plain values; a resume must keep them.
+
+        Where data lie is none of them: what they hold is compared instead (`contents`).
+        """
         values = json.loads(json.dumps(asdict(self)))
         for name in ("out", "steps", "save", "watch", "files"):
             del values[name]
@@ -240,7 +244,7 @@ class RunConfig:
             del values["optimizer"]["kind"], values["optimizer"]["muon_rate"]
         if self.optimizer.decay:
             values["steps"] = self.steps
-        return values
+        return comparable(values)
 
 
 def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:

@@ -204,6 +204,9 @@ class EncodedTrainer(Trainer):
         nothing = References(), example.target, False, Arrangement()
         return Keyed(example.id, example.task, key[2], *nothing, key=key)
 
+    def _way_on(self) -> str:
+        return "To go on, begin a new run: leave the sample out, lower learning_rate, or choose fp32 as training_dtype."
+
     def _encode(self, samples: Sequence[Prepared]) -> list[Group]:
         members: dict[tuple, list[tuple[int, EncodedSample]]] = {}
         for number, sample in enumerate(samples):

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from ..errors import InputError
 from . import draws
 from .example import Example, ExampleSource
 from .prepare import Prepared
+from .sources import place
 
 log = logging.getLogger(__name__)
 _TRIES = 50
@@ -103,6 +105,10 @@ class Feed:
             keys = [(task, self.positions[task], step, number) for number in numbers]
             self._ahead.update({key: self._pool.submit(self._sample, *key) for key in keys if key not in self._ahead})
 
+    def named(self, task: str, index: int, name: str) -> str:
+        """What messages call example number `index`, known as `name`: its number, and where it lies if it is stored."""
+        return f"example {index} ({place(self.sources[task], index) or name})"
+
     def close(self) -> None:
         """Stop reading ahead."""
         if self._pool is not None:
@@ -123,7 +129,7 @@ class Feed:
             else:
                 if sample.adapted:
                     self.adapted.add(task, index, sample.adapted)
-                return sample
+                return replace(sample, index=index)
         raise InputError(f"data.tasks.{task}: {_TRIES} examples in a row cannot be used, the last because: {reason}")
 
     def _index(self, task: str, place: int, attempt: int) -> int:

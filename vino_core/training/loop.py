@@ -16,50 +16,34 @@ from ..checkpoints.writing import reported
 from ..errors import InputError
 from ..pipeline import Pipeline
 from . import draws
+from .assembly import assemble, build_network
 from .conditioning import Group, encode_plain, encode_samples
 from .config import RunConfig
 from .contents import contents
 from .dropout import draw_dropped
-from .ema import EMA
 from .example import Example, ExampleSource
 from .export import export
 from .feed import Feed, Noted
+from .finish import checkpoints_of, export_folder, way_on
 from .fitting import at_drawn_area
 from .flops import ForwardCost, measured_peak, visual_tokens
-from .lora import add_lora
 from .loss import draw_sigma, noised, velocity_loss
 from .metrics import Metrics
 from .mixture import task_of_step
-from .network import Network, PlainText, load_plain_text
-from .optimizer import clip_gradients, make_optimizer, rate
+from .optimizer import clip_gradients, rate
 from .parts import Parts
 from .prepare import Prepared, prepare
 from .previews import previews, write_preview, written
-from .stages import choose_trainable, parts_of
-from .state import Checkpoints, TrainState, fingerprint
+from .stages import parts_of
+from .state import Checkpoints, fingerprint
+from .tally import Tally
 from .team import Team, widest
 from .validation import check_held_out, validation_losses
-from .zero import ZeroOptimizer, spread_by_deepspeed
+from .zero import ZeroOptimizer
 
 Sources = Mapping[str, ExampleSource]
 Report = Callable[[int, int, Mapping[str, Any]], None]
 """Called on every process after each step with (steps done, steps in all, its record); may raise to stop the run."""
-
-
-def build_network(run: RunConfig, parts: Parts) -> Network:
-    """The trained half of the run's steps, with gradients for what the run trains and nothing else."""
-    plain = None
-    if run.stage == 0:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(run.seed)
-            plain = PlainText(parts.mmdit.config.text_dim)
-        if run.files.plain_text is not None:
-            load_plain_text(plain, run.files.plain_text)
-    if run.lora is not None:
-        add_lora(parts.mmdit, run.lora, run.seed)
-    network = Network(parts.mmdit, parts.system, parts.engine, parts.tokens, plain, run.parallel.checkpointing)
-    choose_trainable(network, (*run.train, "lora") if run.lora is not None else run.train)
-    return network
 
 
 class Trainer:
@@ -89,21 +73,19 @@ class Trainer:
             self.cost = ForwardCost(parts.mmdit)
             frozen, inside = fingerprint(self.network), contents(run.files, parts, self.network, used)
         self.module_parts = parts_of(self.network)
-        self.module = team.spread(self.network)
-        torch.manual_seed(run.seed + team.rank)  # for what has no generator of its own: LoRA's dropout
-        parameters = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
-        ema = None if run.ema is None else EMA(parameters, run.ema, team)
-        optimizer = make_optimizer(parameters, run.optimizer)
-        if team.deepspeed:
-            self.module, optimizer = spread_by_deepspeed(self.network, optimizer, run.optimizer, team)
-        self.state = TrainState(parameters, optimizer, ema)
-        folder = self.out / "checkpoints"
-        self.checkpoints = Checkpoints(folder, run.save.keep, run.identity(), inside, frozen, team)
+        self.module, self.state = assemble(run, self.network, team)
+        folder, settings = checkpoints_of(run), run.identity()
+        self.checkpoints = Checkpoints(folder, run.save.keep, settings, inside, frozen, team)
         with team.together():
             found = self.checkpoints.last()
             if found is not None:
                 self.checkpoints.restore(self.state, found)
+                self._check_steps(found)
                 self.feed.positions.update(self.state.positions or {})
+        noted = {"skipped": self.feed.skipped, "adapted": self.feed.adapted}
+        if self.validation:
+            noted["skipped_held_out"] = self.unusable
+        self.tally = Tally(noted, team)
         self.peak = 0.0
         self._shapes: list[tuple[int, int]] = []
 
@@ -125,7 +107,7 @@ class Trainer:
                 self._watch(metrics)
                 if report is not None:
                     report(state.step, run.steps, record)
-            return export(run, self.network, state.ema, self.team, self.out / "export")
+            return export(run, self.network, state.ema, self.team, export_folder(run))
         finally:
             self.feed.close()
             metrics.close()
@@ -134,6 +116,14 @@ class Trainer:
         """Write a checkpoint of the last finished step; all processes must call."""
         self.state.positions = dict(self.feed.positions)
         return self.checkpoints.save(self.state)
+
+    def _check_steps(self, last: Path) -> None:
+        if self.state.step > self.run.steps:
+            raise InputError(
+                f"steps is {self.run.steps}, but this run has done {self.state.step} ({last}). Set steps to "
+                f"{self.state.step} or more, or choose another out for a new run; `vino train CONFIG --export` writes "
+                f"what {last.name} holds to {export_folder(self.run)}."
+            )
 
     def _numbers(self, task: str, micro: int) -> range:
         """This process's samples of one pass, by their number in the step's whole batch."""
@@ -203,7 +193,7 @@ class Trainer:
         task = task_of_step(self.weights, run.seed, step)
         passes, wide = run.parallel.accumulation, widest(team.device)
         self._shapes = []
-        waited, collected, ids = 0.0, [], []
+        waited, collected, taken = 0.0, [], []
         for micro in range(passes):
             numbers = self._numbers(task, micro)
             before = time.perf_counter()
@@ -216,18 +206,17 @@ class Trainer:
                 losses = self._losses(samples, sigmas, f"step {step}", numbers[0])
                 team.backward(self.module, losses.mean() / passes)
             collected.append(losses.detach().to(wide))
-            ids += [sample.id for sample in samples]
-        left_out = len(self.feed.skipped) + len(self.unusable)
-        noted = torch.tensor([left_out, len(self.feed.adapted)], dtype=wide, device=team.device)
-        everything = team.all_values(torch.cat([noted, *collected]))
-        everyone, self._noted = everything[:, len(noted) :], everything[:, : len(noted)].sum(dim=0).tolist()
-        self._stop_at_nan(everyone, torch.cat(collected), ids, task, step, "loss")
+            taken += [(sample.index, sample.id) for sample in samples]
+        new = torch.tensor([self.tally.new()], dtype=wide, device=team.device)
+        everything = team.all_values(torch.cat([new, *collected]))
+        self._noted, everyone = self.tally.counts(bool(everything[:, 0].any())), everything[:, 1:]
+        self._stop_at_nan(everyone, torch.cat(collected), taken, task, step, "loss")
         if isinstance(state.optimizer, ZeroOptimizer):  # clips while it steps
             norms = {"all": state.optimizer.norm()}
         else:
             norms = clip_gradients(state.parameters, self.module_parts, run.optimizer.clip, team)
         norm = torch.tensor([norms["all"]], dtype=wide, device=team.device)
-        self._stop_at_nan(norm, norm, ids, task, step, "gradient norm")
+        self._stop_at_nan(norm, norm, taken, task, step, "gradient norm")
         for group in state.optimizer.param_groups:
             group["lr"] = rate(run.optimizer, step, run.steps) * group["scale"]
         state.optimizer.step()
@@ -247,17 +236,25 @@ class Trainer:
             for micro in range(passes):
                 self.feed.read_ahead(following, step + 1, self._numbers(following, micro))
 
-    def _stop_at_nan(self, everyone: Tensor, own: Tensor, ids: Sequence[str], task: str, step: int, what: str) -> None:
+    def _stop_at_nan(
+        self, everyone: Tensor, own: Tensor, taken: Sequence[tuple[int, str]], task: str, step: int, what: str
+    ) -> None:
+        """Raise InputError on all processes where a number of one is not finite, naming its samples."""
         if torch.isfinite(everyone).all():
             return
-        bad = list(ids)
-        if own.numel() == len(ids):
-            bad = [name for name, value in zip(ids, own.tolist(), strict=True) if not value - value == 0]
-        named = [name for names in self.team.all_objects(bad) for name in names]
+        bad = taken
+        if own.numel() == len(taken):
+            bad = [sample for sample, value in zip(taken, own.tolist(), strict=True) if not value - value == 0]
+        named = [self.feed.named(task, *sample) for sample in bad]
+        named = [name for names in self.team.all_objects(named) for name in names]
         raise InputError(
-            f"step {step}: the {what} is not a finite number; task {task}, sample {', '.join(named)}. Nothing of this "
-            "step was applied. Look at the sample, lower optimizer.learning_rate, or train in float32."
+            f"step {step}: the {what} is not a finite number; task {task}, {', '.join(named)}. Nothing of this step "
+            f"was applied, and the same command comes to it again. {self._way_on()}"
         )
+
+    def _way_on(self) -> str:
+        """What to do where a step cannot be done."""
+        return way_on(self.run, self.network.tokens is not None, self.checkpoints.last())
 
     def _scalars(
         self, record: Mapping[str, Any], norms: Mapping[str, float], seconds: float, waited: float
@@ -273,8 +270,7 @@ class Trainer:
             "speed/mfu": flops / seconds / self.peak,
             "speed/seconds_per_step": seconds,
             "speed/seconds_waiting_for_data": waited,
-            "data/skipped": self._noted[0],
-            "data/adapted": self._noted[1],
+            **{f"data/{name}": count for name, count in self._noted.items()},
             **{f"gradient_norm/{name}": value for name, value in norms.items()},
         }
         if self.run.optimizer.kind == "muon":

@@ -35,7 +35,7 @@ class Prepared:
 
     With `latents` the VAE is not asked: they are those of the target and of each packed reference, and the target and
     the frames of reference clips have shapes but may have no data (device "meta"). `adapted` says what is smaller
-    or shorter than usual and why, empty for nothing.
+    or shorter than usual and why, empty for nothing. `index` is its number in the task's source, once that is known.
     """
 
     id: str
@@ -48,6 +48,7 @@ class Prepared:
     given: int = 0
     latents: PreparedLatents | None = None
     adapted: str = ""
+    index: int = -1
 
     @property
     def pixels(self) -> list[Tensor]:

@@ -33,6 +33,15 @@ def validation_sources(run: RunConfig) -> dict[str, ExampleSource]:
     return found
 
 
+def place(source: ExampleSource, index: int) -> str | None:
+    """Where example number `index` lies, the shard and key or the manifest and line; None for what is not stored."""
+    from .data.latents import LatentSource
+    from .data.stored import StoredSource
+
+    stored = source.source if isinstance(source, LatentSource) else source
+    return stored.where(index) if isinstance(stored, StoredSource) else None
+
+
 def _source(run: RunConfig, name: str, task: Task, path: str | None, held_out: bool) -> ExampleSource:
     if task.source == "toy":
         from ..toyworld.tasks import ToySource

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,6 +24,7 @@ from ..checkpoints.header import TensorInfo
 from ..checkpoints.writing import Plan, reported, write_safetensors
 from ..errors import InputError
 from .ema import EMA
+from .identity import comparable, decides_result
 from .team import Team, local
 from .zero import ZeroOptimizer
 
@@ -49,7 +50,8 @@ class TrainState:
 
 class Checkpoints:
     """The checkpoints under `folder`, of which the last `keep` stay. `identity` are the settings that must not change,
-    `contents` hashes of what they name outside; `frozen` is the fingerprint that older checkpoints have instead."""
+    `contents` hashes of what they name outside; `frozen` is the fingerprint that older checkpoints have instead.
+    `exporting`: only what the exported files depend on must not change."""
 
     def __init__(
         self,
@@ -59,17 +61,17 @@ class Checkpoints:
         contents: Mapping[str, str],
         frozen: str,
         team: Team,
+        exporting: bool = False,
     ) -> None:
-        self.folder, self.keep, self.team = folder, keep, team
+        self.folder, self.keep, self.team, self.exporting = folder, keep, team, exporting
         self.identity, self.contents, self.frozen = dict(identity), dict(contents), frozen
 
     def last(self) -> Path | None:
         """The newest complete checkpoint."""
-        found = self._complete()
-        return found[-1] if found else None
+        return newest(self.folder)
 
     def _complete(self) -> list[Path]:
-        return sorted(path for path in self.folder.glob("step_*") if (path / RECORD).is_file())
+        return _complete(self.folder)
 
     def save(self, state: TrainState) -> Path:
         """Write a checkpoint, unless this step has one; all processes must call.
@@ -143,7 +145,8 @@ class Checkpoints:
             yield
         except (OSError, ValueError, SafetensorError) as error:
             older = [path for path in self._complete() if path < file.parent]
-            then = f"goes on from {older[-1].name}" if older else "begins anew, as there is no older checkpoint"
+            anew = "has nothing to export" if self.exporting else "begins anew"
+            then = f"goes on from {older[-1].name}" if older else f"{anew}, as there is no older checkpoint"
             raise InputError(
                 f"{file}: damaged ({error}). Copy it again if there is another copy, or remove {file.parent}: the same "
                 f"command then {then}."
@@ -203,11 +206,13 @@ class Checkpoints:
                 shutil.rmtree(old)
 
     def _check(self, record: Mapping[str, Any], path: Path) -> None:
-        changed = sorted(_differences(record["identity"], self.identity))
+        changed = sorted(_differences(comparable(record["identity"]), self.identity))
+        if self.exporting:
+            changed = [name for name in changed if decides_result(name)]
         if changed:
             raise InputError(
                 f"{path} belongs to a run with other settings ({', '.join(changed)}). Restore them, or choose another "
-                "out for a new run."
+                f"out for a new run{self._offer(changed)}."
             )
         if record.get("frozen", self.frozen) != self.frozen:
             raise InputError(f"{path} was trained on other frozen weights than `files` names now. Restore those files.")
@@ -216,14 +221,31 @@ class Checkpoints:
         if other:
             raise InputError(
                 f"{path}: {', '.join(other)} {'is' if len(other) == 1 else 'are'} not what this run was trained with "
-                "so far: something else lies at the same path. Put back what was there, or choose another out for a "
-                "new run; files.model may name this one's export."
+                "so far: something else lies there. Put back what was there, or choose another out for a new "
+                f"run{self._offer(other)}."
             )
         if record["processes"] != self.team.size:
             raise InputError(
                 f"{path} was written by {record['processes']} processes, this run has {self.team.size}. "
                 "Start as many again."
             )
+
+    def _offer(self, changed: Sequence[str]) -> str:
+        """Another way on, where the result so far does not depend on what changed."""
+        if self.exporting or any(decides_result(name) for name in changed):
+            return ""
+        model = "" if self.identity["lora"] else ", which files.model of the new one may name"
+        return f"; `vino train CONFIG --export` writes what this one has learnt so far{model}"
+
+
+def newest(folder: Path) -> Path | None:
+    """The newest complete checkpoint in a folder of them; None where there is none."""
+    found = _complete(folder)
+    return found[-1] if found else None
+
+
+def _complete(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step_*") if (path / RECORD).is_file())
 
 
 def fingerprint(network: nn.Module) -> str:
