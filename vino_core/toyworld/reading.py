@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import combinations, product
 
 import numpy as np
@@ -190,20 +190,30 @@ def outline_error(frame: Frame, index: int, sprite: Sprite, radius: float) -> fl
 
     Errors are smoothed first: what an autoencoder loses of a small texture says nothing about the outline.
     """
-    error = frame.pixels - frame.drawn([(sprite, aligned(frame, index, sprite.shape, radius))])
+    near = around(frame, index, max(SIZES.values()))
+    if not near.any():
+        return 0.0
+    window = _window(near)
+    error = (frame.pixels - frame.drawn([(sprite, aligned(frame, index, sprite.shape, radius))]))[window]
     padded = np.pad(error, ((1, 1), (1, 1), (0, 0)), mode="edge")
     across = (padded[:, :-2] + 2 * padded[:, 1:-1] + padded[:, 2:]) / 4
     smooth = (across[:-2] + 2 * across[1:-1] + across[2:]) / 4
     length = np.sqrt(np.einsum("...c,...c->...", smooth, smooth))
-    return rms(np.minimum(length[around(frame, index, max(SIZES.values()))], _CLIPPED))
+    return rms(np.minimum(length[near[window]], _CLIPPED))
+
+
+def _window(flags: Flags) -> tuple[slice, slice]:
+    """The rows and columns with flags that are set, and one more on every side where the picture has one."""
+    rows, columns = np.flatnonzero(flags.any(1)), np.flatnonzero(flags.any(0))
+    return slice(max(0, rows[0] - 1), rows[-1] + 2), slice(max(0, columns[0] - 1), columns[-1] + 2)
 
 
 def aligned(frame: Frame, index: int, shape: str, radius: float) -> Appearance:
     """Where another shape has the centroid of a found sprite, which lies elsewhere in each shape."""
     found = frame.found[index].seen
     seen = found._replace(radius=radius)
-    centroid = _centroid(coverage(frame.scene.sprites[index].shape, found, frame.size))
-    own = _centroid(coverage(shape, seen, frame.size))
+    centroid = _centroid(frame.scene.sprites[index].shape, found, frame.size)
+    own = _centroid(shape, seen, frame.size)
     return seen._replace(x=seen.x + (centroid[0] - own[0]) / frame.size, y=seen.y + (centroid[1] - own[1]) / frame.size)
 
 
@@ -220,7 +230,9 @@ def _disc(frame: Frame, index: int, x: float, y: float, reach: float) -> Flags:
     return window & ~frame.flags(_others, index)
 
 
-def _centroid(weights: Floats) -> tuple[float, float]:
+@lru_cache(maxsize=256)
+def _centroid(shape: str, seen: Appearance, size: int) -> tuple[float, float]:
+    weights = coverage(shape, seen, size)
     total = max(float(weights.sum()), 1e-6)
     line = np.arange(len(weights), dtype=np.float32)
     return float(weights.sum(0) @ line) / total, float(weights.sum(1) @ line) / total
@@ -292,10 +304,10 @@ def _taken(frame: Frame, margin: int, *places: Appearance) -> Flags:
     return grown(flags, margin)
 
 
-def has_more(frame: Frame) -> bool:
-    """Whether something of a small sprite's size stands out where no sprite was found."""
+def has_more(frame: Frame, least: float = 40.0) -> bool:
+    """Whether something of a small sprite's size stands out, by `least` (0..441), where no sprite was found."""
     reach = max(1, round(frame.size * 2 / 64))
-    rest = ((frame.difference > 40) & ~taken(frame, reach)).astype(np.float32)
+    rest = ((frame.difference > least) & ~taken(frame, reach)).astype(np.float32)
     return bool(box_mean(rest, reach).max() > 0.85)
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import reading
+from . import beginnings, flaws, reading
 from .backgrounds import BACKGROUNDS
-from .draw import coverage
 from .plans import Plan, ToyExample
 from .reading import Frame
 from .sampling import COLOURFUL
@@ -27,12 +26,10 @@ from .world import (
     SIZES,
     STYLES,
     TEXTURES,
-    Scene,
     Sprite,
     Style,
     Texture,
     View,
-    appearance,
     times,
 )
 
@@ -46,22 +43,28 @@ SURFACE_LIMIT = 45.0
 GROUND_LIMIT = 30.0
 LIKENESS_LIMIT = 0.68
 """Between the truth, of which an autoencoder leaves 0.7 or more, and other patterns of the same colours."""
-KEPT = 28.0
-"""PSNR in dB from which an edit counts as leaving the rest alone."""
-CLIPS_KEPT = 22.0
-"""The same in a clip, of which an autoencoder leaves less; a lost small sprite costs more."""
-SPRITES_KEPT = 20.0
-"""The same where the background changes and only sprites stay, of which it leaves less still."""
+BETWEEN_SURFACE_LIMIT = 60.0
+"""Mean over the frames between the key frames; another colour gives 64 or more, mostly above 97."""
+FLEETING_LIMIT = 100.0
+"""Of one such frame: the VAE of vino-tiny leaves up to 84 where something small flies fast."""
+BETWEEN_LIKENESS_LIMIT = 0.3
+"""Mean over the frames between the key frames: 0.4 or more of a truth that passes else, up to 0.2 of plain surfaces."""
+BETWEEN_EXTRA = 60.0
+"""How far something stands out (0..441) that counts as one sprite more there; what a VAE leaves behind is fainter."""
 FAINT = 12.0
 """A surface that varies by less (root mean square, 0..255) in the picture's style cannot be told from another."""
-MOST_DECIBELS = 60.0
-"""Equal pixels count as this much, so that a mean over examples exists."""
 _DISTRACTORS = 6
 _LIKELY = 6
 _OUTLINE = 45.0
 """How much error (0..255) a part of the outline weighs that is missed or too much."""
 _INDISTINCT = 2.0
 """A difference of errors (0..255) that noise may make."""
+_SIMILAR, _SIMILAR_PLAIN = 10.0, 4.0
+"""By how much error (0..255) a frame another shape may fit a textured or a plain sprite better: up to 7.4 and 0.2 where
+a VAE blurred the truth, mostly 10 to 45 and at least 5.7 if another shape is there.
+"""
+_BLURRED = 4.0
+"""The same of another style in a later frame; 2.7 was the most that a mosaic fitted one better."""
 _ALIKE = 6.0
 """The same in styles that keep only the luminance, in which some colours are nearly the same."""
 
@@ -70,7 +73,10 @@ _ALIKE = 6.0
 class Score:
     """The scores of one result. What does not apply to its task is None.
 
-    `checks` holds every attribute that was asked for, `followed` is all of them together. `identity`: every subject
+    `checks` holds every attribute that was asked for, `followed` is all of them together. An edit is "changed" when it
+    is nearer to what was asked for than to its input. A picture is "clean" without remains, specks, shades and holes. A
+    clip's attributes are read from its first, middle and last frame; "between": the other frames show the same,
+    compared where their sprites were found. `identity`: every subject
     shows its own reference's surface and no other; `confused`: one shows another reference's. `likeness`: correlation
     with the right surface. `untouched`: PSNR in dB against the source where the edit changes nothing, `kept`: whether
     that is enough. `place_error`: mean distance to the expected places over all frames, as a fraction of the side.
@@ -124,6 +130,14 @@ def score(result: Tensor, toy: ToyExample) -> Score:
     if plan.is_clip and scene.sprites:
         motion = all(_follows(frames, reader) for reader in readers)
         checks["motion"] = motion
+    between = [frame for frame in frames if frame not in keys]
+    if plan.is_clip:
+        checks["between"] = _shows_scene(between) and all(_keeps_shape(between, reader) for reader in readers)
+    else:
+        checks["clean"] = flaws.is_clean(frames[0])
+    changed = beginnings.is_changed(pixels, toy)
+    if changed is not None:
+        checks["changed"] = changed
     identity = confused = like = None
     subjects = [reader for reader in readers if reader.sprite.texture.is_pattern and reader.contrast >= FAINT]
     if subjects:
@@ -131,25 +145,20 @@ def score(result: Tensor, toy: ToyExample) -> Score:
         likes = [float(np.mean([reading.likeness(frame, one.index) for frame in keys])) for one in subjects]
         like = min(likes)
         identity = all(verdict == "own" for verdict in verdicts) and like >= LIKENESS_LIMIT
+        identity = identity and all(_keeps_surface(between, one.index) for one in subjects)
         confused = "other reference" in verdicts
-    untouched = _untouched(pixels, toy)
+    untouched = beginnings.untouched(pixels, toy)
     return Score(
         checks=checks,
         identity=identity,
         confused=confused,
         likeness=like,
         untouched=untouched,
-        kept=None if untouched is None else untouched >= _least_kept(plan),
+        kept=None if untouched is None else untouched >= beginnings.least_kept(plan),
         motion=motion,
         place_error=float(np.mean(errors)) if errors else None,
-        first_frame=_first_frame(pixels, toy),
+        first_frame=beginnings.first_frame(pixels, toy),
     )
-
-
-def psnr(one: Floats, other: Floats) -> float:
-    """Peak signal to noise ratio in dB of values 0..255, at most MOST_DECIBELS."""
-    error = reading.rms(one - other)
-    return min(MOST_DECIBELS, 20 * math.log10(255 / error)) if error else MOST_DECIBELS
 
 
 def _scene_checks(keys: Sequence[Frame]) -> dict[str, bool]:
@@ -157,7 +166,7 @@ def _scene_checks(keys: Sequence[Frame]) -> dict[str, bool]:
     error = float(np.mean([reading.ground_error(frame, frame.backdrop) for frame in keys]))
     checks = {
         "background": reading.backgrounds(keys) == scene.background and error < GROUND_LIMIT,
-        "style": _has_style(keys[0]),
+        "style": all(map(_has_style, keys)),
         "count": not any(reading.has_more(frame) for frame in keys),
     }
     if len(keys) > 1 and BACKGROUNDS[scene.background].share:
@@ -165,8 +174,34 @@ def _scene_checks(keys: Sequence[Frame]) -> dict[str, bool]:
     return checks
 
 
+def _shows_scene(frames: Sequence[Frame]) -> bool:
+    """Whether frames show the background, the surfaces that words describe and nothing else, where their sprites were
+    found. No candidate is searched for.
+    """
+    if any(
+        reading.ground_error(frame, frame.backdrop) >= GROUND_LIMIT or reading.has_more(frame, BETWEEN_EXTRA)
+        for frame in frames
+    ):
+        return False
+    described = [index for index, sprite in enumerate(frames[0].scene.sprites) if sprite.colour]
+    errors = [[_surface_error_nearby(frame, index) for frame in frames] for index in described]
+    return all(max(one) < FLEETING_LIMIT and np.mean(one) < BETWEEN_SURFACE_LIMIT for one in errors)
+
+
+def _surface_error_nearby(frame: Frame, index: int) -> float:
+    """A found sprite's surface error, if need be a pixel away from where its outline was found."""
+    sprite = frame.scene.sprites[index]
+    error = reading.surface_error(frame, index, sprite)
+    if error < BETWEEN_SURFACE_LIMIT:
+        return error
+    frame.found[index] = reading.refined(frame, index)
+    return reading.surface_error(frame, index, sprite)
+
+
 def _has_style(frame: Frame) -> bool:
-    """Whether no other style fits better, beyond what noise can do where two look the same (a grey background)."""
+    """Whether no other style fits better, beyond what noise and blur can do where two look the same (a grey background)
+    or small things are gone.
+    """
     own = frame.scene.style
     # Other duotones stand for what words cannot list.
     others = {Style(), *map(Style, STYLES), *(Style("duotone", own.seed + number) for number in (1, 2, 3))} - {own}
@@ -175,7 +210,7 @@ def _has_style(frame: Frame) -> bool:
     def misfit(style: Style) -> float:
         return reading.rms(np.minimum(reading.distance(frame.pixels, frame.drawn(found, style)), 90.0))
 
-    return misfit(own) <= 1.02 * min(map(misfit, others)) + 0.5
+    return misfit(own) <= 1.02 * min(map(misfit, others)) + (_BLURRED if frame.time else 0.5)
 
 
 def _shown_view(frame: Frame) -> View:
@@ -276,6 +311,24 @@ def _outline(reader: _Reader) -> tuple[str, str]:
     return min(likely, key=lambda option: errors[option] + misfit(option, reader.keys[1:]))
 
 
+def _keeps_shape(frames: Sequence[Frame], reader: _Reader) -> bool:
+    """Whether a sprite's own shape fits frames, or nearly, as well as the other that covers most of what is seen."""
+
+    def cover(shape: str) -> float:
+        ends = frames[:: len(frames) - 1]
+        return sum(reading.overlap(frame, reader.index, shape, frame.found[reader.index].seen.radius) for frame in ends)
+
+    own = reader.sprite.shape
+    rival = max((shape for shape in SHAPES if shape != own), key=cover)
+    gap = reader.outline_error(frames, own, 1.0) - reader.outline_error(frames, rival, 1.0)
+    slack = _SIMILAR_PLAIN if reader.sprite.texture.kind == "plain" else _SIMILAR
+    return gap <= slack * len(frames)
+
+
+def _keeps_surface(frames: Sequence[Frame], index: int) -> bool:
+    return not frames or float(np.mean([reading.likeness(frame, index) for frame in frames])) >= BETWEEN_LIKENESS_LIMIT
+
+
 def _surface_verdict(reader: _Reader, plan: Plan) -> str:
     """Whose pattern a subject shows: its "own", an "other reference"'s, or "another" (or none in particular)."""
     if not reader.is_there:
@@ -322,51 +375,3 @@ def _follows(frames: Sequence[Frame], reader: _Reader) -> bool:
         turns = (0.0, 0.25 * math.pi, -0.25 * math.pi, 0.5 * math.pi, -0.5 * math.pi, math.pi)
         return min(turns, key=reader.turned_error) == 0.0
     return True
-
-
-def _untouched(pixels: Floats, toy: ToyExample) -> float | None:
-    """PSNR against the source where the instruction changes nothing; None when it changes everything."""
-    plan = toy.truth
-    source, target = plan.source, plan.target
-    if source is None or source.style != target.style or source.camera != target.camera:
-        return None
-    size = pixels.shape[1]
-    kept = np.stack([_kept(source, target, time, size) for time in times(len(pixels))])
-    if kept.sum() < 16:
-        return None
-    before = np.broadcast_to(_source_pixels(toy, source), pixels.shape)
-    return psnr(pixels[kept], before[kept])
-
-
-def _least_kept(plan: Plan) -> float:
-    if plan.source is not None and plan.source.background != plan.target.background:
-        return SPRITES_KEPT
-    return CLIPS_KEPT if plan.is_clip else KEPT
-
-
-def _kept(source: Scene, target: Scene, time: float, size: int) -> NDArray[np.bool_]:
-    view = target.camera.view(time)
-    if source.background != target.background:
-        inside = np.zeros((size, size), bool)
-        for sprite in set(source.sprites) & set(target.sprites):
-            inside |= coverage(sprite.shape, appearance(sprite, view, time), size) >= 0.999
-        return inside
-    changed = np.zeros((size, size), bool)
-    for sprite in set(source.sprites) ^ set(target.sprites):
-        changed |= coverage(sprite.shape, appearance(sprite, view, time), size) > 0
-    return ~reading.grown(changed, round(size * 3 / 64))
-
-
-def _source_pixels(toy: ToyExample, source: Scene) -> Floats:
-    """The reference that an edit starts from: [T, S, S, 3], or [1, S, S, 3] when it is a picture."""
-    plan, example = toy.truth, toy.example
-    if source in plan.videos:
-        return example.videos[plan.videos.index(source)].numpy().astype(np.float32)
-    return example.images[plan.images.index(source)][None].numpy().astype(np.float32)
-
-
-def _first_frame(pixels: Floats, toy: ToyExample) -> float | None:
-    plan = toy.truth
-    if not plan.is_clip or plan.source is None or plan.source not in plan.images:
-        return None
-    return psnr(pixels[0], _source_pixels(toy, plan.source)[0])

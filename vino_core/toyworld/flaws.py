@@ -1,0 +1,54 @@
+"""Flaws of a picture that none of its attributes shows: remains, specks, shades and holes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import reading
+from .reading import Flags, Frame
+
+Floats = NDArray[np.float32]
+
+SPECK = 60.0
+"""Distance (0..441) to the expected background from which a lone pixel counts."""
+SPECKS = 12
+"""How many such pixels a picture of 64 x 64 may have."""
+SHADE = 18.0
+"""Distance (0..441) of a square of background, of a small sprite's inner size, to the rest of the background."""
+HOLE = 60.0
+"""The same of a smaller square inside a sprite."""
+
+
+def is_clean(frame: Frame) -> bool:
+    """Whether a picture shows nothing but its scene, as far as its sprites were found.
+
+    No remains or specks beside the sprites, no faint shade of another sprite, no hole in a sprite. Patterned sprites
+    are left out, as their surface is judged by itself. Only for pictures: an autoencoder leaves more behind what moves.
+    """
+    scale = frame.size / 64
+    free = ~reading.taken(frame, round(2 * scale))
+    if np.count_nonzero((frame.difference > SPECK) & free) > SPECKS * scale**2:
+        return False
+    if _largest_blot(frame.pixels - frame.backdrop, free, round(3 * scale)) > SHADE:
+        return False
+    error = frame.pixels - frame.drawn(frame.found_sprites())
+    return all(
+        _largest_blot(error, reading.interior(frame, index, seen), round(2 * scale)) < HOLE
+        for index, (sprite, seen) in enumerate(frame.found_sprites())
+        if sprite.colour
+    )
+
+
+def _largest_blot(error: Floats, where: Flags, reach: int) -> float:
+    """The largest mean error over a square of side 2 * reach + 1: its length over the channels, 0..441.
+
+    An autoencoder's errors cancel out over a square, those of a thing that should not be there do not. What all pixels
+    of `where` have in common does not count, nor do pixels elsewhere.
+    """
+    if not where.any():
+        return 0.0
+    # A tone that is off as a whole is no blot.
+    odd = np.where(where[..., None], error - np.median(error[where], 0), np.float32(0))
+    means = np.stack([reading.box_mean(odd[..., channel], reach) for channel in range(3)], -1)
+    return float(reading.distance(means, np.float32(0)).max())
