@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from ..checkpoints.writing import reported
 from ..errors import InputError
+from ..media.output import write_text
 from .config import Watch
 
 RECORD, VALIDATION = "losses.jsonl", "validation.jsonl"
@@ -101,9 +101,7 @@ def _forget_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     rows = [row for row in read_record(path.parent, path.name) if row["step"] <= step]
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    os.replace(aside, path)
+    write_text(path, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def _writer(folder: Path, purge: int) -> Any:
