@@ -65,6 +65,13 @@ def test_resume_previews_and_validation_leave_no_trace(folder: Path, scenario: s
 
 
 @installed
+def test_its_last_checkpoint_is_exported_as_the_end_was(folder: Path) -> None:
+    for name in ("model.safetensors", "tokens.safetensors"):
+        ours, theirs = ((folder / of / "export" / name).read_bytes() for of in ("deepspeed_exported", "deepspeed"))
+        assert ours == theirs
+
+
+@installed
 def test_each_process_keeps_its_share_of_the_optimizer(folder: Path) -> None:
     from safetensors import safe_open
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from training_runs import exact, one_thread  # noqa: F401
-from training_worker import SCENARIOS, UNEVEN, WATCH, Worker, held_out, run_of
+from training_worker import FROZEN, SCENARIOS, UNEVEN, WATCH, Worker, accumulated_run, held_out, run_of
 from training_worker import parts as worker_parts
 from training_worker import sources as worker_sources
 
@@ -48,6 +48,15 @@ def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def single_uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return in_one_process(tmp_path_factory.mktemp("uneven"), data=UNEVEN)
+
+
+@pytest.fixture(scope="module")
+def single_accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("accumulated")
+    run = accumulated_run(out, "ddp", accumulation=4)
+    with Team(run.parallel) as team:
+        Trainer(run, worker_parts(run), worker_sources(run), team).train()
+    return out
 
 
 @pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
@@ -100,6 +109,56 @@ def test_no_thread_outlives_its_run(folder: Path, scenario: str) -> None:
     """One that does may abort the process while the interpreter shuts down."""
     out = folder / scenario
     assert [json.loads((out / f"threads_{rank}.json").read_text()) for rank in range(2)] == [[], []]
+
+
+@pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
+def test_the_last_checkpoint_is_exported_as_the_end_was(folder: Path, mode: str) -> None:
+    assert result(folder, f"{mode}_exported")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    files = [path.name for path in (folder / f"{mode}_exported" / "export").iterdir()]
+    assert sorted(files) == ["model.safetensors", "tokens.safetensors"]
+    for name in files:
+        ours, theirs = ((folder / of / "export" / name).read_bytes() for of in (f"{mode}_exported", mode))
+        assert ours == theirs
+
+
+@pytest.mark.parametrize("mode", ["ddp", "zero2"])
+def test_two_passes_of_two_processes_are_four_of_one_and_resume_bit_for_bit(
+    folder: Path, mode: str, single_accumulated: Path
+) -> None:
+    assert result(folder, f"{mode}_accumulated")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    whole, part = (read_record(folder / f"{mode}_accumulated" / name) for name in ("whole", "part"))
+    assert len(whole) == 5 and exact(part) == exact(whole)
+    for ours, theirs in zip(whole, read_record(single_accumulated), strict=True):
+        assert ours["task"] == theirs["task"]
+        assert ours["loss"] == pytest.approx(theirs["loss"], abs=LIMIT)
+        assert ours["norm"] == pytest.approx(theirs["norm"], abs=LIMIT)
+
+
+@pytest.mark.parametrize("trained", FROZEN)
+@pytest.mark.parametrize("mode", ["zero2", "fsdp2"])
+def test_frozen_weights_in_bfloat16_are_sharded_and_stay(folder: Path, mode: str, trained: str) -> None:
+    for name in (mode, "ddp"):
+        assert result(folder, f"{name}_frozen")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    tables = [json.loads((folder / f"{mode}_frozen" / f"{trained}_{rank}.json").read_text()) for rank in range(2)]
+    assert tables[0] == tables[1]
+    wanted = {True: ("torch.float32", True), False: ("torch.bfloat16", False)}
+    assert all((dtype, moved) == wanted[learns] for _, dtype, learns, moved in tables[0])
+    assert {name for name, _, learns, _ in tables[0] if learns and name == "tokens"}
+    assert sum(learns for _, _, learns, _ in tables[0]) > 5 < sum(not learns for _, _, learns, _ in tables[0])
+    ours, theirs = (read_record(folder / f"{name}_frozen" / trained) for name in (mode, "ddp"))
+    assert [row["loss"] for row in ours] == pytest.approx([row["loss"] for row in theirs], rel=5e-3)
+    assert [row["norm"] for row in ours] == pytest.approx([row["norm"] for row in theirs], rel=5e-2)
+
+
+def test_what_both_processes_left_out_counts_once(folder: Path) -> None:
+    out = folder / "bad_examples"
+    assert result(folder, "bad_examples")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    for rank in range(2):
+        listed = [json.loads(line)["index"] for line in (out / f"skipped_{rank:05d}.jsonl").read_text().splitlines()]
+        assert sorted(listed) == [1, 2]
+        told = json.loads((out / f"told_{rank}.json").read_text())
+        counts = {name: told[name] for name in told if name.startswith("data/")}
+        assert counts == {"data/skipped": 2, "data/adapted": 0, "data/skipped_held_out": 1}
 
 
 @pytest.mark.parametrize("mode", ["zero2", "fsdp2"])
