@@ -10,14 +10,17 @@ from .reading import Flags, Frame
 
 Floats = NDArray[np.float32]
 
+# Chosen on 338 true pictures that had passed through the VAE of vino-tiny: "of the truth" is the most among them.
 SPECK = 60.0
 """Distance (0..441) to the expected background from which a lone pixel counts."""
 SPECKS = 12
-"""How many such pixels a picture of 64 x 64 may have."""
+"""How many such pixels a picture of 64 x 64 may have; 3 of the truth."""
 SHADE = 18.0
-"""Distance (0..441) of a square of background, of a small sprite's inner size, to the rest of the background."""
+"""Distance (0..441) of a square of background, of a small sprite's inner size, to the rest of it; 12.5 of the truth.
+A quarter of the least contrast that sprites have is 19.
+"""
 HOLE = 60.0
-"""The same of a smaller square inside a sprite."""
+"""The same of a smaller square inside a sprite; 36 of the truth, 96 or more of a black hole of 4 x 4 pixels."""
 
 
 def is_clean(frame: Frame) -> bool:

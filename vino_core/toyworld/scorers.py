@@ -43,14 +43,15 @@ SURFACE_LIMIT = 45.0
 GROUND_LIMIT = 30.0
 LIKENESS_LIMIT = 0.68
 """Between the truth, of which an autoencoder leaves 0.7 or more, and other patterns of the same colours."""
+# Limits of frames between the key frames were chosen on 224 true clips that had passed through the VAE of vino-tiny.
 BETWEEN_SURFACE_LIMIT = 60.0
 """Mean over the frames between the key frames; another colour gives 64 or more, mostly above 97."""
 FLEETING_LIMIT = 100.0
-"""Of one such frame: the VAE of vino-tiny leaves up to 84 where something small flies fast."""
+"""Of one such frame; up to 84 of a truth where something small flies fast."""
 BETWEEN_LIKENESS_LIMIT = 0.3
 """Mean over the frames between the key frames: 0.4 or more of a truth that passes else, up to 0.2 of plain surfaces."""
 BETWEEN_EXTRA = 60.0
-"""How far something stands out (0..441) that counts as one sprite more there; what a VAE leaves behind is fainter."""
+"""How far a thing stands out (0..441) that counts as one sprite more; a VAE leaves fainter things behind moving ones."""
 FAINT = 12.0
 """A surface that varies by less (root mean square, 0..255) in the picture's style cannot be told from another."""
 _DISTRACTORS = 6
