@@ -14,13 +14,13 @@ Floats = NDArray[np.float32]
 SPECK = 60.0
 """Distance (0..441) to the expected background from which a lone pixel counts."""
 SPECKS = 12
-"""How many such pixels a picture of 64 x 64 may have; 3 of the truth."""
-SHADE = 18.0
-"""Distance (0..441) of a square of background, of a small sprite's inner size, to the rest of it; 12.5 of the truth.
+"""How many such pixels a picture of 64 x 64 may have; 2 of the truth."""
+SHADE = 15.0
+"""Distance (0..441) of a square of background, of a small sprite's inner size, to the rest of it; 8.5 of the truth.
 A quarter of the least contrast that sprites have is 19.
 """
 HOLE = 60.0
-"""The same of a smaller square inside a sprite; 36 of the truth, 96 or more of a black hole of 4 x 4 pixels."""
+"""The same of a smaller square inside a sprite; 30 of the truth, 96 or more of a black hole of 4 x 4 pixels."""
 
 
 def is_clean(frame: Frame) -> bool:
@@ -31,16 +31,28 @@ def is_clean(frame: Frame) -> bool:
     """
     scale = frame.size / 64
     free = ~reading.taken(frame, round(2 * scale))
-    if np.count_nonzero((frame.difference > SPECK) & free) > SPECKS * scale**2:
+    error = _strange(frame.pixels, frame.backdrop)
+    if np.count_nonzero((reading.distance(error, np.float32(0)) > SPECK) & free) > SPECKS * scale**2:
         return False
-    if _largest_blot(frame.pixels - frame.backdrop, free, round(3 * scale)) > SHADE:
+    if _largest_blot(error, free, round(3 * scale)) > SHADE:
         return False
-    error = frame.pixels - frame.drawn(frame.found_sprites())
+    error = _strange(frame.pixels, frame.drawn(frame.found_sprites()))
     return all(
         _largest_blot(error, reading.interior(frame, index, seen), round(2 * scale)) < HOLE
         for index, (sprite, seen) in enumerate(frame.found_sprites())
         if sprite.colour
     )
+
+
+def _strange(pixels: Floats, expected: Floats) -> Floats:
+    """What pixels [S, S, 3] show beyond the colours that are expected within a pixel of them.
+
+    So a fine dot or line of the background, or an edge, may be blurred or lie a pixel off.
+    """
+    padded = np.pad(expected, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    size = len(pixels)
+    around = [padded[row : row + size, column : column + size] for row in range(3) for column in range(3)]
+    return pixels - np.clip(pixels, np.minimum.reduce(around), np.maximum.reduce(around))
 
 
 def _largest_blot(error: Floats, where: Flags, reach: int) -> float:

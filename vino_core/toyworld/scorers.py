@@ -51,7 +51,7 @@ FLEETING_LIMIT = 100.0
 BETWEEN_LIKENESS_LIMIT = 0.3
 """Mean over the frames between the key frames: 0.4 or more of a truth that passes else, up to 0.2 of plain surfaces."""
 BETWEEN_EXTRA = 60.0
-"""How far a thing stands out (0..441) that counts as one sprite more; a VAE leaves fainter things behind moving ones."""
+"""How far a thing stands out (0..441) that counts as one sprite more; a VAE leaves fainter ones behind what moves."""
 FAINT = 12.0
 """A surface that varies by less (root mean square, 0..255) in the picture's style cannot be told from another."""
 _DISTRACTORS = 6
