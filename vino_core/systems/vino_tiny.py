@@ -33,7 +33,7 @@ VINO_TINY = replace(
         "t2v": _CLIP,
         "i2v": _CLIP_EDIT,
         "ti2i": _EDIT,
-        "ti2i_baseimg": _EDIT,
+        "ti2i_baseimg": replace(_EDIT, image_scale=1.5),
         "ti2v": _CLIP,
         "tv2v": _CLIP_EDIT,
         "tiv2v": _CLIP_EDIT,
