@@ -36,12 +36,18 @@ def is_clean(frame: Frame) -> bool:
         return False
     if _largest_blot(error, free, round(3 * scale)) > SHADE:
         return False
-    error = _strange(frame.pixels, frame.drawn(frame.found_sprites()))
-    return all(
-        _largest_blot(error, reading.interior(frame, index, seen), round(2 * scale)) < HOLE
+    return not any(
+        _has_hole(frame, reading.interior(frame, index, seen))
         for index, (sprite, seen) in enumerate(frame.found_sprites())
         if sprite.colour
     )
+
+
+def _has_hole(frame: Frame, inside: Flags) -> bool:
+    expected = frame.drawn(frame.found_sprites())
+    # A sprite of another colour has no hole.
+    expected[inside] += np.median((frame.pixels - expected)[inside], 0)
+    return _largest_blot(_strange(frame.pixels, expected), inside, round(frame.size * 2 / 64)) >= HOLE
 
 
 def _strange(pixels: Floats, expected: Floats) -> Floats:
