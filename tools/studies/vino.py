@@ -79,7 +79,8 @@ _LIKE = graded("likeness, clips", "ti2v", "likeness", 3)
 
 VINO = Course(
     system=VINO_TINY,
-    about="What the parts of VINO are worth, measured on [vino-tiny](tiny.md).",
+    about="What the parts of VINO are worth, measured on [vino-tiny](tiny.md). Scorers did not yet read every "
+    "frame and every leftover when the variants were tested; they did for image guidance, on the trained model.",
     config="tiny_stage{}.yaml",
     base=Path("runs/tiny_stage0_fine/export/model.safetensors"),
     steps=(500, 500, 1400),
@@ -128,8 +129,8 @@ VINO = Course(
                 graded("likeness, clips", "ti2v", "likeness", 3, _PAIR),
             ),
             reading="So short a training does not show what boundary tokens are for. Neither variant has learned the "
-            "surfaces of references yet (likeness below 0.1), so there is nothing to confuse; first frames are a little "
-            "nearer with boundary tokens, losses a little lower without.",
+            "surfaces of references yet (likeness below 0.1), so there is nothing to confuse; first frames are a "
+            "little nearer with boundary tokens, losses a little lower without.",
         ),
         Study(
             "captions",
