@@ -36,15 +36,16 @@ def is_clean(frame: Frame) -> bool:
         return False
     if _largest_blot(error, free, round(3 * scale)) > SHADE:
         return False
+    found = frame.found_sprites()
+    expected = frame.drawn(found)
     return not any(
-        _has_hole(frame, reading.interior(frame, index, seen))
-        for index, (sprite, seen) in enumerate(frame.found_sprites())
+        _has_hole(frame, expected.copy(), reading.interior(frame, index, seen))
+        for index, (sprite, seen) in enumerate(found)
         if sprite.colour
     )
 
 
-def _has_hole(frame: Frame, inside: Flags) -> bool:
-    expected = frame.drawn(frame.found_sprites())
+def _has_hole(frame: Frame, expected: Floats, inside: Flags) -> bool:
     # A sprite of another colour has no hole.
     expected[inside] += np.median((frame.pixels - expected)[inside], 0)
     return _largest_blot(_strange(frame.pixels, expected), inside, round(frame.size * 2 / 64)) >= HOLE

@@ -70,16 +70,13 @@ class Checkpoints:
         """The newest complete checkpoint."""
         return newest(self.folder)
 
-    def _complete(self) -> list[Path]:
-        return _complete(self.folder)
-
     def save(self, state: TrainState) -> Path:
         """Write a checkpoint, unless this step has one; all processes must call.
 
         Raises InputError on all of them when one cannot write.
         """
         target = self.folder / f"step_{state.step:08d}"
-        if self.team.all_objects(target in self._complete())[0]:
+        if self.team.all_objects(target in _complete(self.folder))[0]:
             return target
         part = self.folder / f".{target.name}.part"
         error: Exception | None = None
@@ -144,7 +141,7 @@ class Checkpoints:
         try:
             yield
         except (OSError, ValueError, SafetensorError) as error:
-            older = [path for path in self._complete() if path < file.parent]
+            older = [path for path in _complete(self.folder) if path < file.parent]
             anew = "has nothing to export" if self.exporting else "begins anew"
             then = f"goes on from {older[-1].name}" if older else f"{anew}, as there is no older checkpoint"
             raise InputError(
