@@ -362,6 +362,21 @@ def test_the_sweep_and_its_plot(folder: Path, tmp_path: Path) -> None:
     assert "| 3 | " in (tmp_path / "docs/ablations.md").read_text()
 
 
+def test_a_system_without_results_keeps_its_part_of_the_page(tmp_path: Path) -> None:
+    docs, vogue = tmp_path / "docs", "## vogue-tiny\n\nIts runs are long gone.\n\n### A study\n\n| a | b |\n"
+    docs.mkdir()
+    (docs / "ablations.md").write_text(f"# Ablations\n\nformerly\n\n## vino-tiny\n\nformerly\n\n{vogue}")
+    sweep = tmp_path / "vino-tiny" / VINO.sweep.name / "seed0" / "exams"
+    sweep.mkdir(parents=True)
+    report = {"settings": {"count": 8}, "tasks": {"ti2v": {"motion": {"value": 0.5, "count": 8}}}}
+    (sweep / "3.0.json").write_text(json.dumps(report))
+    write_report(tmp_path, docs)
+    page = (docs / "ablations.md").read_text()
+    assert page.endswith(f"\n\n{vogue}") and "formerly" not in page and page.count("## vino-tiny") == 1
+    write_report(tmp_path, docs)
+    assert (docs / "ablations.md").read_text() == page
+
+
 def test_without_results_there_is_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", "--out", str(tmp_path / "runs"), "--docs", str(tmp_path / "docs")]) == 1
     assert "no study has a result" in capsys.readouterr().err and not (tmp_path / "docs").exists()

@@ -75,13 +75,20 @@ def collect_sweep(out: Path, sweep: Sweep) -> dict[str, dict[float, dict[int, fl
 
 
 def write_report(out: Path, docs: Path) -> list[Path]:
-    """Write ablations.md, its plots and OUT/results.json. Raises InputError while no study has a result."""
+    """Write ablations.md, its plots and OUT/results.json. A system without results in OUT keeps its part of the page.
+
+    Raises InputError while no study has a result.
+    """
+    page = docs / "ablations.md"
+    before = _parts(page.read_text(encoding="utf-8")) if page.is_file() else {}
     text, pictures, results = [_HEAD], {}, {}
     for course in COURSES:
         found, sections = _course(out / course.system.name, course, pictures)
         if found:
             text += [f"## {course.system.name}\n\n{course.about}\n", *sections]
             results.update(found)
+        elif course.system.name in before:
+            text.append(before[course.system.name])
     if not results:
         raise InputError(f"{out}: no study has a result for all its variants yet. Run them first.")
     written = []
@@ -91,8 +98,13 @@ def write_report(out: Path, docs: Path) -> list[Path]:
         with write_aside(written[-1]) as file:
             picture.save(file, format="PNG", optimize=True)
     write_text(out / "results.json", json.dumps(results, indent=1))
-    write_text(docs / "ablations.md", "\n".join(text))
-    return [docs / "ablations.md", *written, out / "results.json"]
+    write_text(page, "\n".join(text))
+    return [page, *written, out / "results.json"]
+
+
+def _parts(page: str) -> dict[str, str]:
+    """The parts of a page by the systems' names."""
+    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in page.split("\n## ")[1:]}
 
 
 def _course(out: Path, course: Course, pictures: dict[str, Image]) -> tuple[dict[str, Any], list[str]]:
