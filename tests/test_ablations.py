@@ -150,6 +150,10 @@ def all_configs(course: Course, tmp_path: Path) -> dict[tuple[str, int], RunConf
         }
 
 
+def drawn_tasks(run: RunConfig) -> set[str]:
+    return {name for name, task in run.data.tasks.items() if task.weight > 0}
+
+
 def test_every_variant_of_vino_is_a_valid_change_of_the_shipped_configs(tmp_path: Path) -> None:
     found = all_configs(VINO, tmp_path)
     full = found["full", 3]
@@ -163,9 +167,12 @@ def test_every_variant_of_vino_is_a_valid_change_of_the_shipped_configs(tmp_path
     for name in ("long", "short"):
         paths = [found[name, number].data.tasks["t2i"].path for number in (1, 2, 3)]
         assert paths == [f"data/toy-{name}/t2i"] * 2 + ["data/toy/t2i"]
-    for name in ("no_boundaries", "long"):
-        assert found[name, 1] == found["full", 1] and f"/{name}/seed1/stage2" in found[name, 2].out, "shared runs once"
-    assert found["short", 1] != found["full", 1]
+    for name, first in (("no_boundaries", "full"), ("long", "pictures")):
+        assert found[name, 1] == found[first, 1] and f"/{name}/seed1/stage2" in found[name, 2].out, "shared runs once"
+    assert found["short", 1] != found["pictures", 1]
+    for name in ("pictures", "long", "short", "stage3_alone"):
+        drawn = {task for number in (1, 2, 3) if (run := found.get((name, number))) for task in drawn_tasks(run)}
+        assert drawn <= {"t2i", "ti2i", "reconstruct_image", "select_image"}, "no clips"
     unmarked = found["no_boundaries", 2]
     assert unmarked.files.model.endswith("no_boundaries/seed1/start.safetensors")
     assert unmarked.files.tokens == found["full", 2].files.tokens
@@ -183,9 +190,7 @@ def test_every_variant_of_vogue_is_a_valid_change_of_the_shipped_configs(tmp_pat
         blind = found[name, 3]
         assert blind.files.model.endswith(f"{name}/seed1/start.safetensors") and blind.system == system.name
         assert replace(blind, system="vogue-tiny").identity() == found["full", 3].identity(), "only the system differs"
-    trained = {
-        one.name: {k for k, task in found[one.name, 3].data.tasks.items() if task.weight} for one in VOGUE.variants
-    }
+    trained = {one.name: drawn_tasks(found[one.name, 3]) for one in VOGUE.variants}
     assert trained["full"] == {"t2i", "ti2i", "ti2i_baseimg"} and trained["only_referred"] == {"ti2i_baseimg"}
     assert "tv2v" not in trained["zero_shot"] and {"ti2i", "tiv2v"} < trained["zero_shot"]
     assert trained["zero_shot"] - trained["no_pictures"] == {"ti2i"}
@@ -362,17 +367,24 @@ def test_the_sweep_and_its_plot(folder: Path, tmp_path: Path) -> None:
     assert "| 3 | " in (tmp_path / "docs/ablations.md").read_text()
 
 
-def test_a_system_without_results_keeps_its_part_of_the_page(tmp_path: Path) -> None:
-    docs, vogue = tmp_path / "docs", "## vogue-tiny\n\nIts runs are long gone.\n\n### A study\n\n| a | b |\n"
+def test_studies_without_results_keep_their_place_on_the_page(tmp_path: Path) -> None:
+    """A study more does not ask for all runs of the others, which take hours."""
+    docs, kept = tmp_path / "docs", "| a | b |\n\n![plot](ablations/b.png)\n"
+    tokens, stages, alone = (VINO.study("tokens").title, VINO.study("stages").title, VOGUE.study("tasks").title)
     docs.mkdir()
-    (docs / "ablations.md").write_text(f"# Ablations\n\nformerly\n\n## vino-tiny\n\nformerly\n\n{vogue}")
+    parts = ("# Ablations", "## vino-tiny", f"### {VINO.sweep.title}", "### Dropped", "## vogue-tiny")
+    head, vino, swept, dropped, vogue = (f"{part}\n\nformerly\n" for part in parts)
+    sections = f"### {stages}\n\nfirst {kept}", f"### {tokens}\n\nsecond {kept}", f"### {alone}\n\n{kept}"
+    page = "\n".join((head, vino, sections[0], swept, sections[1], dropped, vogue, sections[2]))
+    (docs / "ablations.md").write_text(page)
     sweep = tmp_path / "vino-tiny" / VINO.sweep.name / "seed0" / "exams"
     sweep.mkdir(parents=True)
     report = {"settings": {"count": 8}, "tasks": {"ti2v": {"motion": {"value": 0.5, "count": 8}}}}
     (sweep / "3.0.json").write_text(json.dumps(report))
     write_report(tmp_path, docs)
     page = (docs / "ablations.md").read_text()
-    assert page.endswith(f"\n\n{vogue}") and "formerly" not in page and page.count("## vino-tiny") == 1
+    assert f"\n\n## vogue-tiny\n\n{VOGUE.about}\n\n{sections[2]}" in page and "formerly" not in page
+    assert f"\n\n{sections[1]}\n{sections[0]}\n### {VINO.sweep.title}\n" in page
     write_report(tmp_path, docs)
     assert (docs / "ablations.md").read_text() == page
 

@@ -75,20 +75,18 @@ def collect_sweep(out: Path, sweep: Sweep) -> dict[str, dict[float, dict[int, fl
 
 
 def write_report(out: Path, docs: Path) -> list[Path]:
-    """Write ablations.md, its plots and OUT/results.json. A system without results in OUT keeps its part of the page.
+    """Write ablations.md, its plots and OUT/results.json. Studies without results in OUT keep their place on the page.
 
     Raises InputError while no study has a result.
     """
     page = docs / "ablations.md"
-    before = _parts(page.read_text(encoding="utf-8")) if page.is_file() else {}
+    before = _sections(page.read_text(encoding="utf-8")) if page.is_file() else {}
     text, pictures, results = [_HEAD], {}, {}
     for course in COURSES:
-        found, sections = _course(out / course.system.name, course, pictures)
-        if found:
-            text += [f"## {course.system.name}\n\n{course.about}\n", *sections]
-            results.update(found)
-        elif course.system.name in before:
-            text.append(before[course.system.name])
+        made = _course(out / course.system.name, course, pictures, results)
+        sections = [made.get(title) or before.get((course.system.name, title)) for title in _titles(course)]
+        if any(sections):
+            text += [f"## {course.system.name}\n\n{course.about}\n", *filter(None, sections)]
     if not results:
         raise InputError(f"{out}: no study has a result for all its variants yet. Run them first.")
     written = []
@@ -102,26 +100,33 @@ def write_report(out: Path, docs: Path) -> list[Path]:
     return [page, *written, out / "results.json"]
 
 
-def _parts(page: str) -> dict[str, str]:
-    """The parts of a page by the systems' names."""
-    return {part.partition("\n")[0]: f"## {part.rstrip()}\n" for part in page.split("\n## ")[1:]}
+def _titles(course: Course) -> list[str]:
+    return [study.title for study in course.studies] + ([course.sweep.title] if course.sweep else [])
 
 
-def _course(out: Path, course: Course, pictures: dict[str, Image]) -> tuple[dict[str, Any], list[str]]:
-    """What one system's studies found, by their names, and its sections of the page."""
-    results: dict[str, Any] = {}
-    text: list[str] = []
+def _sections(page: str) -> dict[tuple[str, str], str]:
+    """The sections of a page by the names of their systems and their titles."""
+    found = {}
+    for part in page.split("\n## ")[1:]:
+        system, *sections = part.split("\n### ")
+        for section in sections:
+            found[system.partition("\n")[0], section.partition("\n")[0]] = f"### {section.rstrip()}\n"
+    return found
+
+
+def _course(out: Path, course: Course, pictures: dict[str, Image], results: dict[str, Any]) -> dict[str, str]:
+    """The sections of the studies of one system that have results, by their titles; adds to `pictures`, `results`."""
+    text: dict[str, str] = {}
     for study in course.studies:
         found = collect(out, course, study)
         if found:
             results[study.name] = found
-            text.append(_section(out, course, study, found, pictures))
+            text[study.title] = _section(out, course, study, found, pictures)
     swept = collect_sweep(out, course.sweep) if course.sweep else {}
     if swept:
         results[course.sweep.name] = swept
-        text.append(_sweep_section(course.sweep, swept, pictures))
-    runs = [_settings(out, course, results)] if set(results) & {study.name for study in course.studies} else []
-    return results, [*text, *runs]
+        text[course.sweep.title] = _sweep_section(course.sweep, swept, pictures)
+    return text
 
 
 def _section(out: Path, course: Course, study: Study, found: Found, pictures: dict[str, Image]) -> str:
@@ -143,6 +148,7 @@ def _section(out: Path, course: Course, study: Study, found: Found, pictures: di
     if study.curves and all(_trained(out, name) for name in study.variants):
         pictures[f"{study.name}_loss"] = line_plot("Loss in stage 3", _losses(out, study, titles), "step of stage 3")
         lines += [f"![Loss in stage 3](ablations/{study.name}_loss.png)", ""]
+    lines += [*_runs(out, course, study), ""]
     return "\n".join(lines)
 
 
@@ -217,13 +223,11 @@ def _trained(out: Path, name: str) -> list[Path]:
     return [path for path in finished(out, name).values() if _is_trained(path)]
 
 
-def _settings(out: Path, course: Course, results: Mapping[str, Any]) -> str:
+def _runs(out: Path, course: Course, study: Study) -> list[str]:
     """How the runs were made, from what they wrote down themselves."""
-    names = [name for study in course.studies if study.name in results for name in study.variants]
-    lines = [f"### The runs of {course.system.name}", "",
-             f"Shipped configs (`configs/{course.config.format('*')}`) with the changes in `tools/studies/`.", "",
+    lines = [f"Runs: shipped configs (`configs/{course.config.format('*')}`) with the changes in `tools/studies/`.", "",
              "| variant | steps of its stages | learning rates | examples tested |", "|---|---|---|---|"]  # fmt: skip
-    for name in dict.fromkeys(name for name in names if _trained(out, name)):
+    for name in study.variants:
         folder, variant = _trained(out, name)[0], course.variant(name)
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("stage*/run.json"))]
         steps = ", ".join(f"{run['steps']:,} (stage {run['stage']})" for run in runs)
@@ -233,4 +237,4 @@ def _settings(out: Path, course: Course, results: Mapping[str, Any]) -> str:
         reports = {path.stem: read_report(path) for path in sorted((folder / "exams").glob("*.json"))}
         exams = ", ".join(f"{report['settings']['count']} {exam}" for exam, report in reports.items())
         lines.append(f"| {variant.title} | {steps} | {rates} | {exams or '-'} |")
-    return "\n".join([*lines, ""])
+    return lines

@@ -31,6 +31,15 @@ _MIXTURE = weights({
     "t2v": 0, "ti2i_baseimg": 0, "tv2v": 0, "tiv2v": 0, "tiv2v_clone": 0, "tiv2v_camclone": 0,
 })  # fmt: skip
 """Stage 3 within so few steps: what the studies measure, and what carries it."""
+_PICTURES = (
+    weights({"t2i": 0.85, "reconstruct_image": 0.15, "t2v": 0}),
+    weights({"t2i": 0.75, "select_image": 0.25, "t2v": 0}),
+    weights({
+        "t2i": 0.35, "ti2i": 0.65,
+        "t2v": 0, "i2v": 0, "ti2v": 0, "ti2i_baseimg": 0, "tv2v": 0, "tiv2v": 0, "tiv2v_clone": 0, "tiv2v_camclone": 0,
+    }),
+)  # fmt: skip
+"""Of stages 1 to 3 without clips, for what can be seen on pictures alone."""
 _BATCHES = (
     {"t2i": 32, "t2v": 8, "reconstruct_image": 16},
     {"t2i": 32, "t2v": 8, "select_image": 16},
@@ -46,7 +55,6 @@ _EXAMS = (
     Exam("i2v", "i2v", 48),
     Exam("ti2v", "ti2v", 64),
 )
-_EVERY = tuple(exam.name for exam in _EXAMS)
 
 
 def _stages(
@@ -56,13 +64,21 @@ def _stages(
     return Stage(1, (*one, *first)), Stage(2, (*two, *second)), Stage(3, (*_MIXTURE, *three, *third))
 
 
+def _picture_stages(
+    first: tuple[str, ...] = (), second: tuple[str, ...] = (), third: tuple[str, ...] = ()
+) -> tuple[Stage, ...]:
+    one, two, three = _PICTURES
+    return _stages((*one, *first), (*two, *second), (*three, *third))
+
+
 def _captions(folder: str) -> tuple[str, ...]:
-    return tuple(f"data.tasks.{task}.path={folder}/{task}" for task in ("t2i", "t2v"))
+    return (f"data.tasks.t2i.path={folder}/t2i",)
 
 
 _NO_TOKENS, _NOR_HERE = ("tokens=0", "train=[connectors]"), ("tokens=0", "train=[connectors, mmdit]")
 _LONG_ONES, _SHORT_ONES = _captions("data/toy-long"), _captions("data/toy-short")
-_CAPTION_EXAMS = ("t2i_long", "t2i_short", "ti2i")
+_NO_STAGE_BEFORE = ("any_order=true", "tokens=8")
+_PICTURE_EXAMS = ("t2i_long", "t2i_short", "ti2i")
 
 _EDITS = (
     held_out("edits", "ti2i"),
@@ -74,8 +90,6 @@ _TEXTS = (
     share("long prompts followed", "t2i_long", "passed"),
     share("short prompts followed", "t2i_short", "passed"),
 )
-_FIRST = first_frame("i2v")
-_LIKE = graded("likeness, clips", "ti2v", "likeness", 3)
 
 VINO = Course(
     system=VINO_TINY,
@@ -86,15 +100,16 @@ VINO = Course(
     steps=(500, 500, 1400),
     exams=_EXAMS,
     variants=(
-        Variant("full", "as shipped", _stages(), _EVERY),
+        Variant("full", "as shipped", _stages(), ("ti2i", "i2v", "ti2v")),
         Variant("no_tokens", "no learnable tokens", _stages(_NO_TOKENS, _NOR_HERE, _NOR_HERE), ("ti2i",)),
         # Stage 1 packs no reference, so there are no boundary tokens in it.
         Variant("no_boundaries", "no boundary tokens", _stages()[1:], ("ti2i", "i2v", "ti2v"), "full", UNBOUNDED),
+        Variant("pictures", "as shipped, pictures alone", _picture_stages(), _PICTURE_EXAMS),
         # The shipped stage 1 has long captions itself.
-        Variant("long", "long captions", _stages((), _LONG_ONES)[1:], _CAPTION_EXAMS, "full"),
-        Variant("short", "short captions", _stages(_SHORT_ONES, _SHORT_ONES), _CAPTION_EXAMS),
+        Variant("long", "long captions", _picture_stages((), _LONG_ONES)[1:], _PICTURE_EXAMS, "pictures"),
+        Variant("short", "short captions", _picture_stages(_SHORT_ONES, _SHORT_ONES), _PICTURE_EXAMS),
         Variant("stage3_alone", "stage 3 alone",
-                (replace(_stages((), (), ("any_order=true", "tokens=8"))[2], lasts=(1, 2, 3)),), _EVERY),
+                (replace(_picture_stages((), (), _NO_STAGE_BEFORE)[2], lasts=(1, 2, 3)),), _PICTURE_EXAMS),
     ),
     studies=(
         Study(
@@ -122,7 +137,7 @@ VINO = Course(
             ("full", "no_boundaries"),
             (
                 held_out("references", "ti2i", "i2v", "ti2v"),
-                _FIRST,
+                first_frame("i2v"),
                 share("confused, pictures", "ti2i", "confused", _PAIR, higher=False),
                 share("confused, clips", "ti2v", "confused", _PAIR, higher=False),
                 graded("likeness, pictures", "ti2i", "likeness", 3, _PAIR),
@@ -136,15 +151,15 @@ VINO = Course(
             "captions",
             "Long against short captions in stages 1 and 2",
             "The shipped configs train stage 1 on long captions and stage 2 on both. Stage 3 is the same for all.",
-            ("full", "long", "short"),
+            ("pictures", "long", "short"),
             (*_TEXTS, *_EDITS),
         ),
         Study(
             "stages",
             "Stages 1 to 3 against stage 3 alone",
             "The same number of steps in all, from the same base.",
-            ("full", "stage3_alone"),
-            (*_TEXTS, *_EDITS, _FIRST, _LIKE),
+            ("pictures", "stage3_alone"),
+            (*_TEXTS, *_EDITS),
             curves=False,
         ),
     ),
