@@ -42,7 +42,7 @@ from vino_core.training.typed import build
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 from ablations import main  # noqa: E402
-from studies import running  # noqa: E402
+from studies import report, running  # noqa: E402
 from studies.courses import COURSES, NAMES  # noqa: E402
 from studies.definition import Course, Exam, Variant  # noqa: E402
 from studies.measures import held_out_loss, norm_variance, value_of  # noqa: E402
@@ -342,6 +342,10 @@ def test_it_stops_goes_on_and_reports(folder: Path) -> None:
     written = write_report(out, out / "docs")
     page = (out / "docs/ablations.md").read_text()
     assert "With and without learnable tokens" in page and "long captions" not in page and "(n=1)" in page
+    rows = report._runs(where.out, VINO, VINO.study("boundaries"))
+    assert any(row.startswith("| no boundary tokens | stage 1 of *as shipped*, then 1 (stage 2), 3 ") for row in rows)
+    rows = report._runs(where.out, VINO, VINO.study("captions"))
+    assert len(rows) == 4, "none of these has been trained"
     assert (out / "docs/ablations/tokens.png") in written
     value = norm_variance(where.folder("no_tokens", 0))
     results = json.loads((out / "results.json").read_text())["tokens"]

@@ -26,7 +26,7 @@ from vino_core.pipeline import Pipeline
 from vino_core.systems.vino_tiny import VINO_TINY
 from vino_core.toyworld import batches
 from vino_core.toyworld.batches import generate_batch
-from vino_core.toyworld.evaluate import evaluate
+from vino_core.toyworld.evaluate import Evaluation, evaluate
 from vino_core.toyworld.reports import Row
 from vino_core.toyworld.requests import Settings, from_pipeline, request_of
 from vino_core.toyworld.scorers import Score
@@ -139,6 +139,22 @@ def test_the_truth_gets_a_perfect_report() -> None:
     assert report.tasks["ti2v"].values["confused"].value == 0.0
     assert "identity" not in report.tasks["t2i"].values and "motion" not in report.tasks["t2i"].values
     assert {estimate.value for estimate in report.tasks["t2i"].checks.values()} == {1.0}
+
+
+def test_what_is_finished_is_told_task_by_task() -> None:
+    """An evaluation of hours that is given up keeps what it has."""
+    told: list[Evaluation] = []
+
+    def generate(examples: list[Example]) -> list[torch.Tensor]:
+        if examples[0].task == "ti2i":
+            raise KeyboardInterrupt
+        return answers(examples)
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(generate, ("t2i", "t2v", "ti2i"), 2, frames=5, finished=told.append)
+    first, second = (one.report.as_json()["tasks"] for one in told)
+    assert list(first) == ["t2i"] and list(second) == ["t2i", "t2v"] and first["t2i"] == second["t2i"]
+    assert [len(one.samples) for one in told] == [2, 4]
 
 
 def test_what_is_wrong_is_counted_where_it_belongs() -> None:

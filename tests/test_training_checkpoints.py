@@ -84,6 +84,15 @@ def test_a_step_that_has_its_checkpoint_is_not_saved_again(tmp_path: Path, monke
     assert {path.name: path.stat().st_ino for path in folder.iterdir()} == before
 
 
+def test_processes_that_see_other_checkpoints_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of one node that another one does not see."""
+    run = run_of(tmp_path, steps=2)
+    train(run)
+    monkeypatch.setattr(Team, "all_objects", lambda team, value: [value, "none" if value else value])
+    with Team(run.parallel) as team, pytest.raises(InputError, match="process 0 step_00000002, process 1 none.*`out`"):
+        Trainer(run, parts(run), sources(run), team)
+
+
 def test_a_checkpoint_whose_removal_was_cut_short_does_not_count(tmp_path: Path, monkeypatch) -> None:
     run = run_of(tmp_path, save={"every": 2, "keep": 1})
     monkeypatch.setattr(state_module.shutil, "rmtree", lambda path: (path / SHARE).unlink())

@@ -88,6 +88,9 @@ def test_settings_change_from_the_command_line() -> None:
         ("nonsense", "write it as name=value"),
         ("train=[a", r"--set train=\[a: the value is not readable as YAML .*Close its brackets, or quote it"),
         ("out=2026-13-45", "--set out=2026-13-45: the value is not readable as YAML"),
+        ("flow.mean=2", "flow.mean and flow.std are of flow.time logit_normal, and it is uniform"),
+        ("flow={shift: 2, time: logit_normal, std: 2}", None),
+        ("flow={shift: 2, shift: 3}", "'shift' is given twice; keep one"),
         ("flow.mean=.nan", "flow.mean is nan; it must be a finite number"),
         ("data.tasks.t2i.weight=.inf", "data.tasks.t2i.weight is inf; it must be a finite number"),
         ("optimizer.learning_rate=nan", "learning_rate is 'nan'; it must be a finite number"),
@@ -118,6 +121,16 @@ def test_wrong_settings_are_refused(change: str, message: str | None) -> None:
         return
     with pytest.raises(InputError, match=message):
         load_config(path, [change])
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    """The later one would win, and settings of a group that stands twice would be lost."""
+    shipped = (ROOT / "configs" / "vino_stage1.yaml").read_text()
+    for more in ("optimizer: {learning_rate: 9.0}\n", "steps: 7\n"):
+        (tmp_path / "run.yaml").write_text(shipped + more)
+        name = more.split(":")[0]
+        with pytest.raises(InputError, match=rf"(?s)run.yaml: not readable as YAML \('{name}' is given twice.*line \d"):
+            load_config(tmp_path / "run.yaml")
 
 
 def test_contradictions_are_refused(tmp_path: Path) -> None:

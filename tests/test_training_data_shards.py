@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import resource
 import tarfile
 from pathlib import Path
 
@@ -187,6 +189,25 @@ def test_samples_without_what_their_task_needs_say_so(tmp_path: Path) -> None:
     for index, message in enumerate(["must count 1, 2, 3", "0 reference pictures; ti2i takes 1 or more", "not JSON"]):
         with pytest.raises(InputError, match=message):
             source.example(index)
+
+
+def test_there_may_be_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
+    for number in range(80):
+        tar(tmp_path / f"{number:03}.tar", {f"{number}.png": png(), f"{number}.txt": b"a fox"})
+    source = ShardSource(tmp_path, "t2i")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + 20, hard))
+    try:
+        assert [source.example(index).id for index in range(80)] == [str(number) for number in range(80)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_task_of_weight_0_needs_no_data(tmp_path: Path) -> None:
+    write_shards(tmp_path / "t2i", ToySource("t2i"), 1)
+    shards = {"weight": 1, "source": "shards", "path": str(tmp_path / "t2i")}
+    unused = {**shards, "weight": 0, "path": str(tmp_path / "none")}
+    assert set(training_sources(data_config(tmp_path, {"t2i": shards, "ti2i": unused}))) == {"t2i"}
 
 
 def test_no_shards_and_damaged_ones(tmp_path: Path) -> None:

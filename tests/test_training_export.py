@@ -132,6 +132,21 @@ def nan_at(monkeypatch: pytest.MonkeyPatch, out: Path, step: int, bad: int = 0) 
     monkeypatch.setattr(Trainer, "_losses", broken)
 
 
+def test_a_gradient_that_is_no_number_stops_the_run_before_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the loss is one."""
+    run = config(tmp_path, steps=2, data={**ONE, "batch": 2})
+    with Team(run.parallel) as team:
+        trainer = Trainer(run, parts(run), sources(run), team)
+        before = {name: tensor.clone() for name, tensor in trainer.network.named_parameters()}
+        last = list(trainer.state.parameters.values())[-1]
+        last.register_hook(lambda gradient: gradient * torch.inf)
+        with pytest.raises(InputError, match=r"step 1: the gradient norm is not a finite number; task t2i, example \d"):
+            trainer.train()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.network.named_parameters())
+
+
 def _shards(folder: Path) -> ShardSource:
     """Two shards with the same keys."""
     for number in range(2):

@@ -141,6 +141,8 @@ class Sweep:
     scales: tuple[float, ...]
     exam: Exam
     text_scale: float = 2.0
+    reading: str = ""
+    """As a study's."""
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,7 @@ def _sweep_section(
         if name in swept
     ]
     pictures[sweep.name] = line_plot(f"{sweep.title}, %", series, "scale", percent=True, marks=scales)
+    lines += ["", sweep.reading] if sweep.reading else []
     return "\n".join([*lines, "", f"![{sweep.title}](ablations/{sweep.name}.png)", ""])
 
 
@@ -228,11 +229,16 @@ def _runs(out: Path, course: Course, study: Study) -> list[str]:
     lines = [f"Runs: shipped configs (`configs/{course.config.format('*')}`) with the changes in `tools/studies/`.", "",
              "| variant | steps of its stages | learning rates | examples tested |", "|---|---|---|---|"]  # fmt: skip
     for name in study.variants:
-        folder, variant = _trained(out, name)[0], course.variant(name)
+        trained, variant = _trained(out, name), course.variant(name)
+        if not trained:
+            continue
+        folder = trained[0]
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("stage*/run.json"))]
         steps = ", ".join(f"{run['steps']:,} (stage {run['stage']})" for run in runs)
         if variant.after is not None:
-            steps = f"those of *{course.variant(variant.after).title}*, then {steps}"
+            shared = course.variant(variant.after)
+            first = " and ".join(str(one.number) for one in shared.stages if one.number < variant.stages[0].number)
+            steps = f"stage {first} of *{shared.title}*, then {steps}"
         rates = ", ".join(f"{run['optimizer']['learning_rate']:g}" for run in runs)
         reports = {path.stem: read_report(path) for path in sorted((folder / "exams").glob("*.json"))}
         exams = ", ".join(f"{report['settings']['count']} {exam}" for exam, report in reports.items())

@@ -161,10 +161,8 @@ def train_stage(place: Place, variant: Variant, run: RunConfig, clock: Clock, sa
     if all(path.is_file() for path in exported(run)):
         return
     clock.check()
-    # Data and latents are those of the course's system, whatever a variant of it makes of them. The data of what is
-    # never drawn need not be there.
-    drawn = replace(run.data, tasks={name: task for name, task in run.data.tasks.items() if task.weight > 0})
-    sources = training_sources(replace(run, system=place.course.system.name, data=drawn))
+    # Data and latents are those of the course's system, whatever a variant of it makes of them.
+    sources = training_sources(replace(run, system=place.course.system.name))
     held_out = dict.fromkeys(place.course.exam(name).task for name in variant.exams)
     validation = {task: ToySource(task, 0, split="heldout") for task in held_out}
     with Team(run.parallel) as team:

@@ -16,6 +16,7 @@ from .loading import add_file_arguments, add_machine_arguments, choose_system, g
 if TYPE_CHECKING:
     from ..pipeline import Pipeline
     from ..systems.base import System
+    from ..toyworld.evaluate import Evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +100,14 @@ def run(arguments: argparse.Namespace) -> int:
         """Loaded once the rest of the options is known to be right."""
         return load_pipeline(arguments, system)
 
+    report = arguments.out / "report.json"
+    sheet = arguments.out / "sheet.png"
+
+    def keep(evaluation: Evaluation) -> None:
+        """After each task: what takes hours is not lost when the rest is given up."""
+        write_text(report, json.dumps(evaluation.report.as_json(), indent=2))
+        write_image(sheet, contact_sheet(evaluation.samples))
+
     with tqdm(total=arguments.count * len(tasks), unit="result", leave=False) as bar:
         evaluation = evaluate(
             lambda examples: from_pipeline(pipeline(), settings)(examples),
@@ -117,11 +126,8 @@ def run(arguments: argparse.Namespace) -> int:
                 **{name: path.name for name, path in given_files(arguments).items() if name in ("model", "tokens")},
             },
             progress=lambda done, total: bar.update(done - bar.n),
+            finished=keep,
         )
-    report = arguments.out / "report.json"
-    sheet = arguments.out / "sheet.png"
-    write_text(report, json.dumps(evaluation.report.as_json(), indent=2))
-    write_image(sheet, contact_sheet(evaluation.samples))
     print(evaluation.report.table())
     if called := [f"{task} is {names[task]}" for task in tasks if names[task] != task]:
         print(f"To {system.name}, {'; '.join(called)}.")

@@ -50,13 +50,15 @@ def evaluate(
     shown: int = 4,
     settings: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    finished: Callable[[Evaluation], None] | None = None,
 ) -> Evaluation:
     """Let `generate` answer the first `count` examples of each task and score its results.
 
     `generate` takes at most `batch` examples of one task and returns their results, uint8 of each target's shape; it
     may look at everything but the target. `size`, `frames` and `captions` are ToySource's, `shown` results of each task
-    are kept, `settings` go into the report, `progress` is told how many results of how many are done. Raises
-    InputError for values outside what the toy world has, ValueError for results of the wrong number or shape.
+    are kept, `settings` go into the report, `progress` is told how many results of how many are done, and `finished`
+    gets what is known after each task. Raises InputError for values outside what the toy world has, ValueError for
+    results of the wrong number or shape.
     """
     if count < 1 or batch < 1:
         raise InputError(f"Toy evaluation: {count} examples in batches of {batch}. Both must be at least 1.")
@@ -65,6 +67,8 @@ def evaluate(
     sources = {task: ToySource(task, seed, size, frames, split, captions) for task in tasks}
     scores: dict[str, list[tuple[str, Score]]] = {task: [] for task in sources}
     samples: list[Sample] = []
+    known = {"count": count, "split": split, "seed": seed, "size": size, "frames": frames, "captions": captions}
+    known |= settings or {}
     done = 0
     for task, source in sources.items():
         for toys in _batches(source, count, batch):
@@ -77,8 +81,12 @@ def evaluate(
             done += len(toys)
             if progress is not None:
                 progress(done, count * len(sources))
-    known = {"count": count, "split": split, "seed": seed, "size": size, "frames": frames, "captions": captions}
-    return Evaluation(Report.of(scores, {**known, **(settings or {})}), samples)
+        evaluation = Evaluation(
+            Report.of({name: found for name, found in scores.items() if found}, known), list(samples)
+        )
+        if finished is not None:
+            finished(evaluation)
+    return evaluation
 
 
 def _batches(source: ToySource, count: int, batch: int) -> Iterator[list[ToyExample]]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import InputError, needed
+from ..errors import InputError
 from ..media.sizing import check_frames
 from ..request import Request
 from ..systems import DEFAULT, get_system
@@ -17,6 +17,7 @@ from .data.stored import SHAPES
 from .example import TASKS
 from .identity import comparable
 from .typed import build
+from .yaml_file import read_yaml
 
 Part = Literal["mmdit", "connectors", "tokens", "plain_text"]
 
@@ -252,19 +253,16 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
 
     Raises InputError for a missing or unreadable file or value and for unknown, ill-typed or contradictory settings.
     """
-    with needed("Reading a config needs PyYAML", "pyyaml>=6.0"):
-        import yaml
-
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = read_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such config. Shipped ones are in the folder configs.") from error
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or error}). Give the path of a YAML file."
         ) from error
-    except (yaml.YAMLError, ValueError) as error:  # the latter for dates and bytes that are none
+    except ValueError as error:
         raise InputError(f"{path}: not readable as YAML ({error}).") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold settings (name: value).")
@@ -281,8 +279,8 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
             if not isinstance(target, dict):
                 raise InputError(f"--set {change}: '{group}' is not a group of settings.")
         try:
-            target[last] = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError) as error:
+            target[last] = read_yaml(text)
+        except ValueError as error:
             reason = " ".join(str(error).split())
             raise InputError(
                 f"--set {change}: the value is not readable as YAML ({reason}). Close its brackets, or quote it."
@@ -341,6 +339,10 @@ def _check(run: RunConfig) -> None:
         _require(allowed, "optimizer.kind muon is for the MMDiT's matrices: it needs mmdit in train, and no LoRA.")
         _require(run.parallel.mode == "ddp", "optimizer.kind muon needs whole matrices: set parallel.mode to ddp.")
     _require(run.flow.shift > 0 and run.flow.std > 0, "flow: shift and std must be above 0.")
+    _require(
+        run.flow.time == "logit_normal" or (run.flow.mean, run.flow.std) == (Flow.mean, Flow.std),
+        f"flow.mean and flow.std are of flow.time logit_normal, and it is {run.flow.time}: leave them out.",
+    )
     system = get_system(run.system)
     _check_data(data, system)
     parallel = run.parallel

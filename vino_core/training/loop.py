@@ -76,8 +76,15 @@ class Trainer:
         self.module, self.state = assemble(run, self.network, team)
         folder, settings = checkpoints_of(run), run.identity()
         self.checkpoints = Checkpoints(folder, run.save.keep, settings, inside, frozen, team)
+        found = self.checkpoints.last()
+        seen = team.all_objects(found.name if found else "none")
+        if len(set(seen)) > 1:
+            told = ", ".join(f"process {number} {name}" for number, name in enumerate(seen))
+            raise InputError(
+                f"{folder}: the processes do not find the same last checkpoint: {told}. `out` must be one folder that "
+                "all of them see; bring it there whole, and start again."
+            )
         with team.together():
-            found = self.checkpoints.last()
             if found is not None:
                 self.checkpoints.restore(self.state, found)
                 self._check_steps(found)

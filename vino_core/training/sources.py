@@ -13,8 +13,12 @@ _SHORTEST_CLIP = 5
 
 
 def training_sources(run: RunConfig) -> dict[str, ExampleSource]:
-    """Examples to train on, by task. Raises InputError when a folder or its manifest cannot be used."""
-    return {name: _source(run, name, task, task.path, held_out=False) for name, task in run.data.tasks.items()}
+    """Examples to train on, by task; a task of weight 0 needs none.
+
+    Raises InputError when a folder or its manifest cannot be used.
+    """
+    drawn = {name: task for name, task in run.data.tasks.items() if task.weight > 0}
+    return {name: _source(run, name, task, task.path, held_out=False) for name, task in drawn.items()}
 
 
 def validation_sources(run: RunConfig) -> dict[str, ExampleSource]:

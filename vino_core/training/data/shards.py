@@ -8,12 +8,10 @@ A sample is `KEY.json` with `prompt`, or `caption_long` and `caption_short`, or 
 from __future__ import annotations
 
 import json
-import mmap
 import re
 import tarfile
 from bisect import bisect_right
 from collections.abc import Mapping
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -123,13 +121,11 @@ class _Shard:
         self.made_of = [stat.st_size, stat.st_mtime_ns]
         self.samples = _samples(path, self.made_of)
 
-    @cached_property
-    def _bytes(self) -> mmap.mmap:
-        with self.path.open("rb") as file:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
     def read(self, offset: int, size: int) -> bytes:
-        data = self._bytes[offset : offset + size]
+        # Opened for each member: a data set may have more shards than a process may hold open.
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
         if len(data) != size:
             raise InputError(f"{self.path}: the shard ends early. Copy it again and remove {self.path.name}{_INDEX}.")
         return data
