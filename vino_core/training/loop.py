@@ -76,14 +76,7 @@ class Trainer:
         self.module, self.state = assemble(run, self.network, team)
         folder, settings = checkpoints_of(run), run.identity()
         self.checkpoints = Checkpoints(folder, run.save.keep, settings, inside, frozen, team)
-        found = self.checkpoints.last()
-        seen = team.all_objects(found.name if found else "none")
-        if len(set(seen)) > 1:
-            told = ", ".join(f"process {number} {name}" for number, name in enumerate(seen))
-            raise InputError(
-                f"{folder}: the processes do not find the same last checkpoint: {told}. `out` must be one folder that "
-                "all of them see; bring it there whole, and start again."
-            )
+        found = self.checkpoints.common()
         with team.together():
             if found is not None:
                 self.checkpoints.restore(self.state, found)

@@ -70,6 +70,18 @@ class Checkpoints:
         """The newest complete checkpoint."""
         return newest(self.folder)
 
+    def common(self) -> Path | None:
+        """The newest complete checkpoint; all processes must call. Raises InputError where they see different ones."""
+        found = self.last()
+        seen = self.team.all_objects(found.name if found else "none")
+        if len(set(seen)) > 1:
+            told = ", ".join(f"process {number} {name}" for number, name in enumerate(seen))
+            raise InputError(
+                f"{self.folder}: the processes do not find the same last checkpoint: {told}. `out` must be one folder "
+                "that all of them see; bring it there whole, and start again."
+            )
+        return found
+
     def save(self, state: TrainState) -> Path:
         """Write a checkpoint, unless this step has one; all processes must call.
 
