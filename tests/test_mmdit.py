@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from vino_core.config import ConnectorConfig, MMDiTConfig
 from vino_core.errors import InputError
 from vino_core.mmdit.attention import bfloat16_rows, bfloat16_scores, rotate, sdpa
 from vino_core.mmdit.batch import mixed_velocity, stack
+from vino_core.mmdit.blocks import timestep_embedding
 from vino_core.mmdit.connectors import connect
 from vino_core.mmdit.model import Conditioning, MMDiT
 from vino_core.mmdit.packing import Layout, Segment, bounded_layout, pack, positions, rotary_table, small_tables
@@ -42,6 +44,15 @@ def random_conditioning(text: int, *references: tuple[int, int, int], seed: int 
         boundaries=torch.randn(1, 2 * len(references), 64, generator=generator) if references else None,
         references=tuple(torch.randn(1, 16, *size, generator=generator) for size in references),
     )
+
+
+def test_timestep_frequencies_are_the_same_bits_on_every_machine() -> None:
+    """Python's own exp, correctly rounded, but for the one entry that the reference numbers have one bit higher."""
+    exponents = [float(torch.tensor(-i / 128) * torch.tensor(math.log(10000.0))) for i in range(128)]
+    expected = torch.tensor([math.exp(exponent) for exponent in exponents])
+    expected[12] = torch.nextafter(expected[12], torch.tensor(1.0))
+    sines = timestep_embedding(torch.tensor([2.0**-30]))[0, 128:]  # so small that an angle is its own sine
+    assert torch.equal(sines * 2.0**30, expected)
 
 
 def test_timeline_runs_through_references_and_ends_with_the_target() -> None:
