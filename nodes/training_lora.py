@@ -25,6 +25,7 @@ from ..vino_core.systems.base import System
 from ..vino_core.tasks import get_preset
 from ..vino_core.training.config import Data, Files, Flow, Lora, Optimizer, Parallel, RunConfig, Save, Task, Watch
 from .comfy import training
+from .comfy.digest import weights_digest
 from .comfy.messages import show
 from .comfy.systems import clip_system, expect_same
 from .comfy.vlm import network_of
@@ -222,7 +223,7 @@ class VINOTrainLora(io.ComfyNode):
             watch=Watch(tensorboard=False, progress=comfy.utils.PROGRESS_BAR_ENABLED, peak_tflops=1.0),
             lora=Lora(rank=rank, alpha=float(rank)),
         )
-        run = _placed(run, target, model, dataset, tokens)
+        run = _placed(run, target, model, dataset, tokens, clip, vae)
         notes: list[str] = []
         file = _finished(run, target)
         if file is None:
@@ -300,7 +301,15 @@ def _check_name(lora_name: str) -> Path:
     return target
 
 
-def _placed(run: RunConfig, target: Path, model: Path, dataset: Dataset, tokens: LearnableTokens | None) -> RunConfig:
+def _placed(
+    run: RunConfig,
+    target: Path,
+    model: Path,
+    dataset: Dataset,
+    tokens: LearnableTokens | None,
+    clip: io.Clip.Type,
+    vae: io.Vae.Type,
+) -> RunConfig:
     """The run with a folder of its own, the same for the same settings: that is how a stopped run is found again."""
     found = model.stat()
     what = {
@@ -308,6 +317,8 @@ def _placed(run: RunConfig, target: Path, model: Path, dataset: Dataset, tokens:
         "model": [model.name, found.st_size, found.st_mtime_ns],
         "dataset": dataset.fingerprint,
         "tokens": "" if tokens is None else sha256(tokens.values.float().cpu().numpy().tobytes()).hexdigest(),
+        "clip": weights_digest(clip),
+        "vae": weights_digest(vae),
     }
     short = sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:8]
     name = target.relative_to(_loras().absolute()).as_posix().replace("/", "_")
