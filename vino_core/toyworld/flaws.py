@@ -1,6 +1,9 @@
-"""Flaws of a picture that none of its attributes shows: remains, specks, shades and holes."""
+"""Flaws of pictures and clips that none of their attributes shows: remains, specks, shades, holes and gaps."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,45 +13,81 @@ from .reading import Flags, Frame
 
 Floats = NDArray[np.float32]
 
-# Chosen on 338 true pictures that had passed through the VAE of vino-tiny: "of the truth" is the most among them.
+# Chosen on 338 true pictures and 272 true clips that had passed through the VAE of vino-tiny: "of the truth" is the
+# most among them, of a clip its median over the frames.
 SPECK = 60.0
 """Distance (0..441) to the expected background from which a lone pixel counts."""
 SPECKS = 12
-"""How many such pixels a picture of 64 x 64 may have; 2 of the truth."""
-SHADE = 15.0
-"""Distance (0..441) of a square of background, of a small sprite's inner size, to the rest of it; 8.5 of the truth.
-A quarter of the least contrast that sprites have is 19.
+"""How many such pixels a picture of 64 x 64 may have; 2 of the truth, 4 in clips. A line through a clip has 16 or more.
+"""
+SHADE, SHADE_IN_CLIPS = 15.0, 25.0
+"""Distance (0..441) of a square of background, of a small sprite's inner size, to the rest of it; 8.5 of the truth, 19
+in clips, where things leave traces behind. A quarter of the least contrast that sprites have is 19.
 """
 HOLE = 60.0
-"""The same of a smaller square inside a sprite; 30 of the truth, 96 or more of a black hole of 4 x 4 pixels."""
+"""The same of a smaller square inside a sprite; 30 of the truth, 58 in clips. A black hole of 4 x 4 pixels has 96 or
+more in a picture.
+"""
+GAP = 0.85
+"""How much of a square of 3 x 3 pixels well inside a sprite may look like the background; 0.78 of the truth, in clips.
+"""
+_DISTINCT, _LIKE_GROUND = 30.0, 0.35
+"""A sprite's pixel counts where it should differ from the background by the first (0..441), and looks like background
+where it differs by less than this share of that."""
 
 
-def is_clean(frame: Frame) -> bool:
-    """Whether a picture shows nothing but its scene, as far as its sprites were found.
+class Flaws(NamedTuple):
+    """The measures of one frame, see the limits above."""
 
-    No remains or specks beside the sprites, no faint shade of another sprite, no hole in a sprite. Patterned sprites
-    are left out, as their surface is judged by itself. Only for pictures: an autoencoder leaves more behind what moves.
+    specks: float
+    shade: float
+    hole: float
+    gap: float
+
+
+def is_clean(frames: Sequence[Frame]) -> bool:
+    """Whether a picture or a clip shows nothing but its scene, as far as its sprites were found.
+
+    No remains or specks beside the sprites, no faint shade of another sprite, no hole in a sprite and none that lacks a
+    part; of a clip, in half of its frames, as an autoencoder leaves much behind for a moment. Patterned sprites are
+    left out, as their surface is judged by itself.
     """
+    area = (frames[0].size / 64) ** 2
+    specks, shade, hole, gap = np.median([flaws_of(frame) for frame in frames], axis=0)
+    limit = SHADE_IN_CLIPS if len(frames) > 1 else SHADE
+    return bool(specks <= SPECKS * area and shade <= limit and hole < HOLE and gap <= GAP)
+
+
+def flaws_of(frame: Frame) -> Flaws:
+    """What a frame shows beside its scene, and what its sprites lack."""
     scale = frame.size / 64
     free = ~reading.taken(frame, round(2 * scale))
     error = _strange(frame.pixels, frame.backdrop)
-    if np.count_nonzero((reading.distance(error, np.float32(0)) > SPECK) & free) > SPECKS * scale**2:
-        return False
-    if _largest_blot(error, free, round(3 * scale)) > SHADE:
-        return False
+    specks = np.count_nonzero((reading.distance(error, np.float32(0)) > SPECK) & free)
     found = frame.found_sprites()
     expected = frame.drawn(found)
-    return not any(
-        _has_hole(frame, expected.copy(), reading.interior(frame, index, seen))
-        for index, (sprite, seen) in enumerate(found)
-        if sprite.colour
+    insides = [reading.interior(frame, index, seen) for index, (sprite, seen) in enumerate(found) if sprite.colour]
+    return Flaws(
+        specks,
+        _largest_blot(error, free, round(3 * scale)),
+        max((_hole(frame, expected.copy(), inside) for inside in insides), default=0.0),
+        max((_gap(frame, expected, inside) for inside in insides), default=0.0),
     )
 
 
-def _has_hole(frame: Frame, expected: Floats, inside: Flags) -> bool:
+def _hole(frame: Frame, expected: Floats, inside: Flags) -> float:
     # A sprite of another colour has no hole.
     expected[inside] += np.median((frame.pixels - expected)[inside], 0)
-    return _largest_blot(_strange(frame.pixels, expected), inside, round(frame.size * 2 / 64)) >= HOLE
+    return _largest_blot(_strange(frame.pixels, expected), inside, round(frame.size * 2 / 64))
+
+
+def _gap(frame: Frame, expected: Floats, inside: Flags) -> float:
+    """The largest share of a square inside a sprite that shows the background instead. Blocks of a mosaic show both."""
+    if frame.scene.style.kind == "mosaic":
+        return 0.0
+    contrast = reading.distance(expected, frame.backdrop)
+    bare = inside & (contrast > _DISTINCT) & (frame.difference < _LIKE_GROUND * contrast)
+    return float(reading.box_mean(bare.astype(np.float32), max(1, round(frame.size / 64))).max())
 
 
 def _strange(pixels: Floats, expected: Floats) -> Floats:

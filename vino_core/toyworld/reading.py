@@ -112,6 +112,21 @@ class Frame:
         return [(sprite, self.found[index].seen) for index, sprite in enumerate(self.scene.sprites)]
 
 
+def read(pixels: Floats, scene: Scene, time: float) -> Frame:
+    """A frame float32 [S, S, 3] (0..255) of a scene at a time, with its sprites located."""
+    frame = Frame(pixels, scene, time)
+    for index in range(len(scene.sprites)):
+        frame.found[index] = locate(frame, index)
+    return frame
+
+
+def refine(frame: Frame) -> None:
+    """Move the textured sprites of a read frame to where their surfaces fit best, see `refined`."""
+    for index, sprite in enumerate(frame.scene.sprites):
+        if sprite.texture.kind != "plain":
+            frame.found[index] = refined(frame, index)
+
+
 def distance(one: Floats, other: Floats) -> Floats:
     """Euclidean distance over the last axis."""
     gap = one - other

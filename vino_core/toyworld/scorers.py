@@ -75,7 +75,7 @@ class Score:
     """The scores of one result. What does not apply to its task is None.
 
     `checks` holds every attribute that was asked for, `followed` is all of them together. An edit is "changed" when it
-    is nearer to what was asked for than to its input. A picture is "clean" without remains, specks, shades and holes. A
+    is nearer to what was asked for than to its input. It is "clean" without remains, specks, shades, holes and gaps. A
     clip's attributes are read from its first, middle and last frame; "between": the other frames show the same,
     compared where their sprites were found. `identity`: every subject
     shows its own reference's surface and no other; `confused`: one shows another reference's. `likeness`: correlation
@@ -111,17 +111,12 @@ def score(result: Tensor, toy: ToyExample) -> Score:
         raise ValueError(f"{example.id}: the result is {list(result.shape)}, not {list(example.target.shape)}")
     pixels = result.numpy().astype(np.float32)
     scene = reading.settle(plan.target, pixels[0]) if plan.is_open else plan.target
-    frames = [Frame(frame, scene, time) for frame, time in zip(pixels, times(len(pixels)), strict=True)]
-    for frame in frames:
-        for index in range(len(scene.sprites)):
-            frame.found[index] = reading.locate(frame, index)
+    frames = [reading.read(frame, scene, time) for frame, time in zip(pixels, times(len(pixels)), strict=True)]
     keys = frames if len(frames) == 1 else [frames[0], frames[len(frames) // 2], frames[-1]]
     for frame in keys:
-        for index, sprite in enumerate(scene.sprites):
-            if sprite.texture.kind != "plain":
-                frame.found[index] = reading.refined(frame, index)
+        reading.refine(frame)
 
-    checks = _scene_checks(keys)
+    checks = {"clean": flaws.is_clean(frames), **_scene_checks(keys)}
     readers = [_Reader(keys, index) for index in range(len(scene.sprites))]
     for reader in readers:
         for name, holds in _sprite_checks(reader).items():
@@ -134,8 +129,6 @@ def score(result: Tensor, toy: ToyExample) -> Score:
     between = [frame for frame in frames if frame not in keys]
     if plan.is_clip:
         checks["between"] = _shows_scene(between) and all(_keeps_shape(between, reader) for reader in readers)
-    else:
-        checks["clean"] = flaws.is_clean(frames[0])
     changed = beginnings.is_changed(pixels, toy)
     if changed is not None:
         checks["changed"] = changed
