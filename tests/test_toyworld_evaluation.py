@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -302,3 +303,20 @@ def test_the_command_refuses_what_it_cannot_do(
         assert main(["eval", "toy", *words, "--out", str(tmp_path)]) != 0
         assert "which model?" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_an_exported_folder_says_which_files_it_lacks(
+    files: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What `vino train` exports is a model and its tokens."""
+    given = dict(zip(files[::2], files[1::2], strict=True))
+    export, out = tmp_path / "export", tmp_path / "out"
+    export.mkdir()
+    for name in ("model", "tokens"):
+        shutil.copy(given[f"--{name}"], export / f"{name}.safetensors")
+    asked = ["eval", "toy", str(export), "--count", "1", "--tasks", "t2i", "--out", str(out)]
+    assert main(asked) != 0
+    assert "--text-encoder: not given" in (said := capsys.readouterr().err) and "`vino train` exports" in said
+    assert not out.exists()
+    others = [word for name in ("--text-encoder", "--vae") for word in (name, given[name])]
+    assert main([*asked, *others]) == 0 and (out / "report.json").is_file()

@@ -77,7 +77,7 @@ def choose_system(arguments: argparse.Namespace, complete: bool = True) -> Syste
     system = made_for(arguments.model) if arguments.system is None else get_system(arguments.system)
     for name in PARTS[1:]:
         path = standing(folder, name, system)
-        if getattr(arguments, name) is None and whole and (path.exists() or not _optional(name, system)):
+        if getattr(arguments, name) is None and whole and path.exists():
             setattr(arguments, name, path)
     if any(_lacking(arguments, system, name) for name in PARTS):
         open_model(arguments.model)  # what is no model tells nothing about the files that belong to it
@@ -92,7 +92,8 @@ def check_given(arguments: argparse.Namespace, system: System, parts: Sequence[s
         if _lacking(arguments, system, name):
             names = ", ".join(f"{part}.safetensors" for part in PARTS)
             raise InputError(
-                f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}."
+                f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}. What "
+                "`vino train` exports is the model and its tokens alone."
             )
 
 
