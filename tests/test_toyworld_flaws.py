@@ -16,8 +16,9 @@ from test_toyworld_scorers import autoencoded, one_more, other_colour, other_sha
 from torch import Tensor
 
 from vino_core.toyworld.draw import coverage, draw
+from vino_core.toyworld.flaws import flaws_of
 from vino_core.toyworld.plans import ToyExample
-from vino_core.toyworld.reading import box_mean
+from vino_core.toyworld.reading import box_mean, read
 from vino_core.toyworld.scorers import score
 from vino_core.toyworld.styles import apply_style
 from vino_core.toyworld.tasks import ToySource
@@ -142,6 +143,14 @@ def test_a_sprite_that_lacks_a_quarter_is_seen() -> None:
 
         results.append(spoiled(toy, bare_quarter))
     assert share_passed(results, 20) <= 0.05
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_sprite_that_left_the_picture_has_no_flaws() -> None:
+    toy = unstyled("t2v", 8)[0]
+    frame = read(toy.example.target[0].numpy().astype(np.float32), toy.truth.target, 0.0)
+    frame.found[0] = replace(frame.found[0], seen=frame.found[0].seen._replace(x=3.0))
+    assert flaws_of(frame)[2:] == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("task", ["t2v", "ti2v", "tv2v"])

@@ -76,6 +76,8 @@ def flaws_of(frame: Frame) -> Flaws:
 
 
 def _hole(frame: Frame, expected: Floats, inside: Flags) -> float:
+    if not inside.any():  # the sprite has left the picture
+        return 0.0
     # A sprite of another colour has no hole.
     expected[inside] += np.median((frame.pixels - expected)[inside], 0)
     return _largest_blot(_strange(frame.pixels, expected), inside, round(frame.size * 2 / 64))
