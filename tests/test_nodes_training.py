@@ -184,53 +184,6 @@ def test_a_finished_run_is_not_repeated_but_can_go_further(place: Path, monkeypa
     assert len(list((place / "output" / "vino_training").iterdir())) == 2
 
 
-def digests(*owners: Any) -> list[str]:
-    return [pack("nodes.comfy.digest").weights_digest(owner) for owner in owners]
-
-
-def test_another_text_encoder_or_vae_is_another_run(place: Path) -> None:
-    """The same settings with another VAE gave the old VAE's LoRA back."""
-    import comfy.sd
-    import comfy.utils
-    import folder_paths
-
-    write_pictures(place / "input" / "ink")
-    given = parts()
-    first = train(given, steps=1)[1]
-    state = comfy.utils.load_torch_file(folder_paths.get_full_path_or_raise("vae", Path(VAE_FILE).name))
-    name = next(name for name in state if name.startswith("encoder.") and state[name].ndim > 1)
-    state[name] = state[name] * 1.5
-    with torch.inference_mode():
-        other = comfy.sd.VAE(sd=state)
-    second = train({**given, "vae": other}, steps=1)[1]
-    assert [first, second] == ["ink_1_steps_00001_.safetensors", "ink_1_steps_00002_.safetensors"]
-
-    clip = given["clip"].clone()
-    name, weight = next((name, weight) for name, weight in clip.patcher.model_state_dict().items() if weight.ndim == 2)
-    clip.add_patches({name: ("diff", (torch.ones_like(weight),))}, 0.5)
-    assert train({**given, "clip": clip}, steps=1)[1] == "ink_1_steps_00003_.safetensors"
-    assert train(given, steps=1)[1] == first
-
-
-def test_a_digest_stays_while_weights_come_and_go(place: Path) -> None:
-    import comfy.model_management
-
-    clip = parts()["clip"].clone()
-    before = digests(clip, parts()["vae"])
-    name, weight = next((name, weight) for name, weight in clip.patcher.model_state_dict().items() if weight.ndim == 2)
-    with torch.inference_mode():
-        clip.add_patches({name: ("diff", (torch.ones_like(weight),))}, 0.5)
-        (patched,) = digests(clip)
-        comfy.model_management.load_models_gpu([clip.patcher], force_full_load=True)
-        assert clip.patcher.backup and digests(clip) == [patched] != [before[0]]
-        comfy.model_management.unload_all_models()
-    assert digests(parts()["clip"], parts()["vae"]) == before
-
-    stronger = parts()["clip"].clone()
-    stronger.add_patches({name: ("diff", (torch.ones_like(weight),))}, 0.6)
-    assert digests(stronger) != [patched]
-
-
 def test_it_trains_after_sampling_in_inference_mode(place: Path) -> None:
     """Tables that sampling leaves in caches must not be such that training cannot use them."""
     write_pictures(place / "input" / "ink", {"cat": ""} | {"cat": "a cat in ink"})

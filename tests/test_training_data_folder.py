@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,10 +14,13 @@ from media_files import moving_bar, write_clip
 
 from vino_core.cli import main
 from vino_core.errors import InputError
+from vino_core.media import videos
 from vino_core.media.videos import read_clip
 from vino_core.systems import get_system
+from vino_core.training.config import RunConfig
 from vino_core.training.data.check import check_config, check_path
 from vino_core.training.data.folder import FolderSource
+from vino_core.training.data.opening import stored_source
 from vino_core.training.dropout import Dropped
 from vino_core.training.feed import Feed
 from vino_core.training.prepare import prepare
@@ -64,6 +68,49 @@ def test_fewer_frames_are_read_than_a_long_clip_has(tmp_path: Path) -> None:
     write_manifest(tmp_path, [{"index": 1, "task": "t2v", "caption": "a", "target_path": clip(tmp_path / "v.mp4", 17)}])
     assert len(FolderSource(tmp_path, "t2v", frames=5).example(0).target) == 5
     assert len(FolderSource(tmp_path, "t2v").example(0).target) == 17
+
+
+def long_reference(folder: Path, frames: int) -> RunConfig:
+    """A run of 5 frames that edits a short clip like a long reference clip, whose text encoder sees 4 frames of it."""
+    write_clip(folder / "long.mp4", moving_bar(frames, 64, 64))
+    row = {"index": 1, "task": "tv2v", "caption": "a", "target_path": clip(folder / "v.mp4", 5)}
+    write_manifest(folder, [{**row, "ref_video_path": "long.mp4"}])
+    return data_config(folder, {"tv2v": {"weight": 1, "path": str(folder)}}, frames=5, vlm_frames=4)
+
+
+@pytest.mark.parametrize("system", ["vino", "vogue"])
+def test_of_a_long_reference_clip_only_the_frames_that_are_looked_at_are_kept(tmp_path: Path, system: str) -> None:
+    run = long_reference(tmp_path, 40)
+    source = stored_source(run, "tv2v", str(tmp_path))
+    example, whole = source.example(0), FolderSource(tmp_path, "tv2v", frames=5).example(0)
+    (excerpt,), (video,) = example.videos, whole.videos
+    assert isinstance(video, torch.Tensor) and not isinstance(excerpt, torch.Tensor)
+    assert len(excerpt.kept) == 8 and excerpt.shape == video.shape == (40, 64, 64, 3)
+    assert torch.equal(excerpt[:5], video[:5]) and torch.equal(excerpt[[0, 13, 26, 39]], video[[0, 13, 26, 39]])
+    with pytest.raises(IndexError, match="frame 5 of 40 was not kept"):
+        excerpt[:6]
+    few, all_of_it = (prepare(one, Dropped(), run.data, get_system(system)).references for one in (example, whole))
+    for one, other in zip(few.videos, all_of_it.videos, strict=True):
+        assert torch.equal(one.frames, other.frames) and torch.equal(one.vlm_frames, other.vlm_frames)
+
+
+def test_a_reference_clip_that_is_hardly_longer_is_kept_whole(tmp_path: Path) -> None:
+    (video,) = stored_source(long_reference(tmp_path, 9), "tv2v", str(tmp_path)).example(0).videos
+    assert isinstance(video, torch.Tensor) and len(video) == 9
+
+
+def test_damage_between_the_frames_that_are_kept_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = stored_source(long_reference(tmp_path, 40), "tv2v", str(tmp_path))
+    usual = videos._check_whole
+
+    def damaged(frame: Any, index: int, path: Any) -> None:
+        if index == 20:
+            raise InputError(f"{path}: the video is damaged in frame 20.")
+        usual(frame, index, path)
+
+    monkeypatch.setattr(videos, "_check_whole", damaged)
+    with pytest.raises(InputError, match="long.mp4: the video is damaged in frame 20"):
+        source.example(0)
 
 
 @pytest.mark.parametrize(

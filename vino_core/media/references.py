@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
+from .excerpt import Excerpt
 from .images import letterbox
 from .sizing import TARGET_AREA, UNIT, crop_to_unit, fit_area, video_frame_indices, vlm_frame_indices
 from .videos import Selection, check_clip, probe, read_video
@@ -88,9 +89,10 @@ class References:
 
 
 class Clip(NamedTuple):
-    """A clip to prepare: a file, or uint8 [T, H, W, 3] frames, whose rate `fps` must then be given."""
+    """A clip to prepare: a file, or uint8 [T, H, W, 3] frames or an excerpt of them, whose rate `fps` must then be
+    given."""
 
-    source: str | Path | Tensor
+    source: str | Path | Tensor | Excerpt
     fps: float | None = None
 
 
@@ -126,7 +128,7 @@ def prepare_image(pixels: Tensor, area: int = TARGET_AREA, unit: int = UNIT) -> 
 
 
 def prepare_video(
-    source: str | Path | Tensor,
+    source: str | Path | Tensor | Excerpt,
     num_frames: int,
     fps: float | None = None,
     *,
@@ -142,10 +144,10 @@ def prepare_video(
     the same VLM frames exactly, and the same VAE frames but for how subsampled colour is scaled: a file is scaled
     before it becomes RGB, frames after. Raises InputError for an unusable clip.
     """
-    if isinstance(source, Tensor):
+    if isinstance(source, Tensor | Excerpt):
         if fps is None or not fps > 0:
             raise InputError(f"Reference video: {fps} frames per second. Give the rate of the frames, above 0.")
-        check_clip(source, "Reference video")
+        check_clip(source if isinstance(source, Tensor) else source.kept, "Reference video")
         count = len(source)
         size = prepared_size(source.shape[2], source.shape[1], area, unit, "Reference video")
         frames = scale_frames(source[video_frame_indices(count, fps, num_frames)], size).round().to(torch.uint8)

@@ -22,6 +22,7 @@ from torch import Tensor
 from ..errors import InputError
 from .cut_off import is_cut_off
 from .encoded import Encoded, Source, readable, usable
+from .excerpt import Excerpt, excerpt_indices
 from .sizing import check_source
 
 _LOG = logging.getLogger(__name__)
@@ -126,8 +127,7 @@ def read_clip(source: Source, most: int | None = None) -> tuple[Tensor, float]:
         rate = stream.average_rate or stream.guessed_rate
         converter: _Converter | None = None
         for frame in _decoded(container, stream, path):
-            if frame.is_corrupt:
-                raise InputError(f"{path}: the video is damaged in frame {len(kept)}. Export it again.")
+            _check_whole(frame, len(kept), path)
             if converter is None:
                 converter = _Converter(frame, None, round(frame.rotation / 90) * 90 % 360)
             kept.append(converter(frame, f"{path}, frame {len(kept)}"))
@@ -141,6 +141,25 @@ def read_clip(source: Source, most: int | None = None) -> tuple[Tensor, float]:
     return torch.stack(kept), float(rate)
 
 
+def read_excerpt(source: Source, first: int, spread: int) -> tuple[Tensor | Excerpt, float]:
+    """The frames of `read_clip` that training looks at: the `first` ones and `spread` more over the whole clip.
+
+    Clips that hardly have more come whole. Longer ones are decoded to their end, but no other frames are kept. Raises
+    InputError as `read_clip` does, wherever the clip is damaged.
+    """
+    frames, rate = read_clip(source, first + spread + 1)
+    if len(frames) <= first + spread:
+        return frames, rate
+    path = usable(source, "video")
+    info = probe(path)
+    selection = Selection(lambda count: excerpt_indices(count, first, spread))
+    found, clips = _read_pass(path, [selection], info, strict=True)
+    if found != info.frames:
+        info = info._replace(frames=found)
+        _, clips = _read_pass(path, [selection], info, strict=True)
+    return Excerpt(info.frames, selection.indices(info.frames), clips[0]), rate
+
+
 def count_damaged(source: Source) -> tuple[int, int]:
     """Decode a clip to its end: how many frames came out, and how many of them the decoder calls damaged."""
     path = usable(source, "video")
@@ -152,8 +171,13 @@ def count_damaged(source: Source) -> tuple[int, int]:
     return frames, damaged
 
 
-def _read_pass(path: Path | Encoded, selections: Sequence[Selection], info: VideoInfo) -> tuple[int, list[Tensor]]:
-    """Number of decodable frames (up to the last one needed) and the selections for a clip of `info.frames`."""
+def _read_pass(
+    path: Path | Encoded, selections: Sequence[Selection], info: VideoInfo, strict: bool = False
+) -> tuple[int, list[Tensor]]:
+    """Number of decodable frames (up to the last one needed) and the selections for a clip of `info.frames`.
+
+    `strict`: raises InputError where the decoder calls a frame damaged.
+    """
     wanted = [list(selection.indices(info.frames)) for selection in selections]
     last = max(index for indices in wanted for index in indices)
     kept: list[dict[int, Tensor]] = [{} for _ in selections]
@@ -166,6 +190,8 @@ def _read_pass(path: Path | Encoded, selections: Sequence[Selection], info: Vide
                 found = info.frames  # the rest is not needed, so nobody asks how long it is
                 break
             found = index + 1
+            if strict:
+                _check_whole(frame, index, path)
             converters = converters or [_Converter(frame, selection.size, info.rotation) for selection in selections]
             for converter, indices, pixels in zip(converters, wanted, kept, strict=True):
                 if index in indices:
@@ -252,6 +278,11 @@ def _decoded(container: InputContainer, stream: VideoStream, path: Path | Encode
         raise InputError(
             f"{path}: the video is damaged after frame {count} ({error.strerror}). Export it again."
         ) from error
+
+
+def _check_whole(frame: VideoFrame, index: int, path: Path | Encoded) -> None:
+    if frame.is_corrupt:
+        raise InputError(f"{path}: the video is damaged in frame {index}. Export it again.")
 
 
 def check_clip(frames: Tensor, name: str) -> None:

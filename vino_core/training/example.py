@@ -7,6 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
+from ..media.excerpt import Excerpt
+
 GENERATION_TASKS = (
     "t2i",
     "t2v",
@@ -37,8 +39,9 @@ class PreparedLatents:
 class Example:
     """Inputs, instruction and result. Pixels are uint8 RGB, 0..255.
 
-    `target` [T, H, W, 3] with T = 4n + 1, 1 for a picture. `images` [H, W, 3] each and `videos` [T, H, W, 3] each are
-    the references in prompt order, images first, as the prompt's "Image 1" and "Video 1" count them. `fps` is the rate
+    `target` [T, H, W, 3] with T = 4n + 1, 1 for a picture. `images` [H, W, 3] each and `videos` [T, H, W, 3] each, of
+    long ones excerpts, are the references in prompt order, images first, as the prompt's "Image 1" and "Video 1" count
+    them. `fps` is the rate
     of the target and of the videos. `base_image`: the last image is the one to edit.
 
     With `latents` the target has a shape but no data (its device is "meta"): nobody needs its pixels.
@@ -49,7 +52,7 @@ class Example:
     prompt: str
     target: Tensor
     images: tuple[Tensor, ...] = ()
-    videos: tuple[Tensor, ...] = ()
+    videos: tuple[Tensor | Excerpt, ...] = ()
     fps: float = 24.0
     base_image: bool = False
     latents: PreparedLatents | None = None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..media.excerpt import Excerpt
 from ..media.references import (
     Clip,
     ImageReference,
@@ -188,7 +189,7 @@ def _image(pixels: Tensor, target: tuple[int, int], area: int, unit: int) -> Ima
 
 
 def _video(
-    clip: Tensor, fps: float, target: tuple[int, int], frames: int, data: Data, system: System
+    clip: Tensor | Excerpt, fps: float, target: tuple[int, int], frames: int, data: Data, system: System
 ) -> VideoReference:
     shown = vlm_frames(data, system)
     prepared = prepare_video(clip, frames, fps, area=data.area, unit=data.unit, vlm_frames=shown)

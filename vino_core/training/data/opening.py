@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import InputError
+from ...systems import get_system
 from ..config import RunConfig
+from ..prepare import vlm_frames
 from .captioned import CaptionedSource, is_captioned
 from .folder import FolderSource
 from .shards import ShardSource
@@ -19,8 +21,12 @@ def stored_source(run: RunConfig, name: str, path: str | None, strict: bool = Tr
     if not path:
         raise InputError(f"data.tasks.{name}: source '{task.source}' needs a path.")
     given = path, name, task.frames or run.data.frames, task.captions
+    source: StoredSource
     if task.source == "shards":
-        return ShardSource(*given)
-    if is_captioned(Path(path)):
-        return CaptionedSource(*given)
-    return FolderSource(*given, strict)
+        source = ShardSource(*given)
+    elif is_captioned(Path(path)):
+        source = CaptionedSource(*given)
+    else:
+        source = FolderSource(*given, strict)
+    source.seen = vlm_frames(run.data, get_system(run.system))
+    return source

@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...media.encoded import Encoded
+from ...media.excerpt import Excerpt
 from ...media.images import read_image
 from ...media.sizing import TEMPORAL_STRIDE
-from ...media.videos import read_clip
+from ...media.videos import read_clip, read_excerpt
 from .. import draws
 from ..example import Example
 
@@ -82,6 +83,9 @@ class StoredSource(ABC):
 
     def __init__(self, name: str, place: Path, frames: int | None = None, captions: str = "both") -> None:
         self.name, self.place, self.frames, self.wanted = name, place, frames, captions
+        self.seen: int | None = None
+        """Frames of a whole reference clip that the text encoder sees. Long clips keep these and their first `frames`
+        alone; None keeps all."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -175,10 +179,15 @@ class StoredSource(ABC):
         frames, fps = read_clip(media, self.frames)
         return frames[: usable_frames(len(frames), row.target, self.frames)], fps
 
+    def _reference(self, media: Path | Encoded) -> tuple[Tensor | Excerpt, float]:
+        if self.frames is None or self.seen is None:
+            return read_clip(media)
+        return read_excerpt(media, self.frames, self.seen)
+
     def _finish(self, index: int, row: Row, target: Tensor, fps: float | None) -> Example:
         videos = []
         for name in row.videos:
-            frames, rate = read_clip(self.media(index, name))
+            frames, rate = self._reference(self.media(index, name))
             videos.append(frames)
             fps = fps or rate
         return Example(
