@@ -11,6 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from vino_core.config import ConnectorConfig, MMDiTConfig
 from vino_core.errors import InputError
+from vino_core.mmdit import attention
 from vino_core.mmdit.attention import bfloat16_rows, bfloat16_scores, rotate, sdpa
 from vino_core.mmdit.batch import mixed_velocity, stack
 from vino_core.mmdit.blocks import timestep_embedding
@@ -168,6 +169,25 @@ def test_bfloat16_rows_are_attention() -> None:
     assert error < 0.01 * exact.std()
 
 
+@pytest.mark.parametrize("amx", [False, True])
+@pytest.mark.parametrize("learns", [False, True])
+def test_bfloat16_attention_is_fused_where_that_is_fast(
+    amx: bool, learns: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fused: list[int] = []
+    monkeypatch.setattr(attention, "_has_amx", lambda: amx)
+    monkeypatch.setattr(
+        attention,
+        "scaled_dot_product_attention",
+        lambda *given, **options: fused.append(1) or scaled_dot_product_attention(*given, **options),
+    )
+    q, k, v = torch.randn(3, 1, 2, 9, 8, dtype=torch.bfloat16)
+    with torch.set_grad_enabled(learns):
+        found = sdpa(q, k, v)
+    expected = scaled_dot_product_attention(q.float(), k.float(), v.float()).transpose(1, 2).flatten(2)
+    assert bool(fused) == (amx and not learns) and (found - expected).abs().max() < 0.02
+
+
 @pytest.mark.parametrize("padded", [False, True])
 def test_bfloat16_scores_are_attention_and_its_gradients(padded: bool) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -175,9 +195,9 @@ def test_bfloat16_scores_are_attention_and_its_gradients(padded: bool) -> None:
     mask = torch.arange(90) < torch.tensor([90, 60])[:, None]
     mask = mask[:, None, None] if padded else None
     found = []
-    for attention, dtype in ((fused, torch.float64), (bfloat16_scores, torch.bfloat16)):
+    for attend, dtype in ((fused, torch.float64), (bfloat16_scores, torch.bfloat16)):
         parts = [x.to(dtype).requires_grad_() for x in (q * 2, k + 1, v)]
-        out = attention(*parts, mask)
+        out = attend(*parts, mask)
         (out.unflatten(-1, (3, 32)).transpose(1, 2) * weight.to(dtype)).sum().backward()
         found.append([x.detach().double() for x in (out, *(part.grad for part in parts))])
     for wanted, result in zip(*found, strict=True):
