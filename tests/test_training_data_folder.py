@@ -153,6 +153,16 @@ def test_one_damaged_clip_among_many_is_skipped_and_named(tmp_path: Path) -> Non
     assert finding.buckets.counts == {(5, 48, 64): 299}
 
 
+def test_a_task_of_weight_0_is_checked_where_it_is_validated_only(tmp_path: Path) -> None:
+    folder = pictures_folder(tmp_path / "here", 2)
+    tasks = {
+        "t2i": {"weight": 1, "path": str(folder)},
+        "t2v": {"weight": 0, "path": "nowhere", "validation": str(tmp_path / "away")},
+    }
+    (used, missing) = check_config(data_config(tmp_path, tasks))
+    assert not used.problems and "validation" in missing.title and missing.problems
+
+
 def test_check_lists_every_kind_of_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     good, short = picture(tmp_path / "a.png", 5), clip(tmp_path / "short.mp4", 3)
     picture(tmp_path / "wide.png", 5, 128, 32)

@@ -127,13 +127,13 @@ def open_media(source: StoredSource, index: int, name: str, full: bool = False) 
 
 
 def check_config(run: RunConfig, full: bool = False, progress: Progress = lambda done, total: None) -> list[Finding]:
-    """What `run` would read from disks: examples of every task, held-out ones, manifests, and latents."""
+    """What `run` would read from disks: examples of tasks with a weight, held-out ones, manifests, and latents."""
     checker = Checker(run.data, get_system(run.system), full, progress)
     findings: list[Finding] = []
     looked_at: set[Path] = set()
     for name, task in run.data.tasks.items():
         for path, held_out in ((task.path, False), (task.validation, True)):
-            if task.source == "toy" or path is None:
+            if task.source == "toy" or path is None or (task.weight == 0 and not held_out):
                 continue
             title = f"data.tasks.{name}.{'validation' if held_out else 'path'} {path}"
             try:
