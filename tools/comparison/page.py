@@ -232,11 +232,11 @@ def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
         "[neither learned to its end](../tools/tiny/README.md). It shows what each way of prompting and packing learns "
         "in little time. It does not tell which of the large models draws better.",
         "",
-        "*followed*: everything that the words ask for is there, and nothing else, in every frame (thin lines, specks "
-        "and holes: in pictures only); an edit is nearer to what was asked for than to its input. In percent of the "
-        "examples, with its 95% interval. *all of it*: besides, subjects look like their references, and the rest was "
-        "left alone. **Bold**: the better one, where the intervals do not overlap. *seconds*: for one result, made "
-        "alone, both systems in turn, on "
+        "*followed*: everything that the words ask for is there, and nothing else, in every frame (thin lines, specks, "
+        "holes and gaps: in at least half of them); an edit is nearer to what was asked for than to its input. In "
+        "percent of the examples, with its 95% interval. *all of it*: besides, subjects look like their references, and "
+        "the rest was left alone. **Bold**: the better one, where the intervals do not overlap. *seconds*: for one "
+        "result, made alone, both systems in turn, on "
         f"{race.machine}.",
         "",
         "vogue-tiny was taught to edit pictures, and videos with a reference, but never a video alone: that row tells "

@@ -87,7 +87,8 @@ _TEXTS = (
 VINO = Course(
     system=VINO_TINY,
     about="What the parts of VINO are worth, measured on [vino-tiny](tiny.md). Scorers did not yet read every "
-    "frame and every leftover when the variants of the first two studies were tested; they did for the others.",
+    "frame and every leftover when the variants of the first two studies were tested; they did for the others, "
+    "but in clips they looked for no lines, holes or missing parts.",
     config="tiny_stage{}.yaml",
     base=Path("runs/tiny_stage0_fine/export/model.safetensors"),
     steps=(500, 500, 1400),
