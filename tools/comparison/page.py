@@ -234,8 +234,8 @@ def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:
         "",
         "*followed*: everything that the words ask for is there, and nothing else, in every frame (thin lines, specks, "
         "holes and gaps: in at least half of them); an edit is nearer to what was asked for than to its input. In "
-        "percent of the examples, with its 95% interval. *all of it*: besides, subjects look like their references, and "
-        "the rest was left alone. **Bold**: the better one, where the intervals do not overlap. *seconds*: for one "
+        "percent of the examples, with its 95% interval. *all of it*: besides, subjects look like their references, "
+        "and the rest was left alone. **Bold**: the better one, where the intervals do not overlap. *seconds*: for one "
         "result, made alone, both systems in turn, on "
         f"{race.machine}.",
         "",
