@@ -37,9 +37,10 @@ class Dataset:
         """Another one when a file or a caption changed."""
         return self.survey.stamp
 
-    def sources(self, frames: int) -> dict[str, ExampleSource]:
-        """The examples of each task; of clips the first `frames` frames are read."""
-        sources = folder_sources(self.folder, frames)
+    def sources(self, frames: int, seen: int) -> dict[str, ExampleSource]:
+        """The examples of each task; of clips the first `frames` frames are read, of reference clips `seen` more over
+        the whole, for the text encoder."""
+        sources = folder_sources(self.folder, frames, seen)
         return {task: Chosen(sources[task], rows) for task, rows in self.survey.rows.items()}
 
 

@@ -24,6 +24,7 @@ from ..vino_core.systems import MAX_FRAMES, UNIT
 from ..vino_core.systems.base import System
 from ..vino_core.tasks import get_preset
 from ..vino_core.training.config import Data, Files, Flow, Lora, Optimizer, Parallel, RunConfig, Save, Task, Watch
+from ..vino_core.training.prepare import vlm_frames
 from .comfy import training
 from .comfy.digest import weights_digest
 from .comfy.messages import show
@@ -230,7 +231,7 @@ class VINOTrainLora(io.ComfyNode):
             _check_steps(run)
             examples = training.encode_all(
                 run,
-                dataset.sources(length),
+                dataset.sources(length, vlm_frames(run.data, system)),
                 system,
                 clip,
                 None if tokens is None else tokens.values,

@@ -130,3 +130,9 @@ def test_a_shard_that_was_written_again_is_noticed_by_a_run(tmp_path: Path) -> N
     del values["made_of"]  # as earlier versions wrote it
     index.write_text(json.dumps(values))
     training_sources(run)
+
+
+def test_a_task_of_weight_0_needs_no_latents_but_of_its_held_out_examples(tmp_path: Path) -> None:
+    latents = {"latents": True, "path": "nowhere"}
+    tasks = {"t2i": {"weight": 1, **latents}, "t2v": {"weight": 0, "validation": "held_out", **latents}}
+    assert [(job.task, job.held_out) for job in jobs(data_config(tmp_path, tasks))] == [("t2i", False), ("t2v", True)]

@@ -46,6 +46,7 @@ def _pieces(value: Any) -> Iterable[str | bytes]:
 
 def _sample(tensor: Tensor) -> Iterable[str | bytes]:
     yield f"{tuple(tensor.shape)} {tensor.dtype}"
-    numbers = tensor.detach().flatten()
-    chosen = numbers[torch.linspace(0, max(0, len(numbers) - 1), min(_SAMPLES, len(numbers))).long()]
+    numbers = tensor.detach().reshape(-1)
+    count = min(_SAMPLES, len(numbers))
+    chosen = numbers[[(len(numbers) - 1) * place // max(1, count - 1) for place in range(count)]]
     yield chosen.cpu().contiguous().view(torch.uint8).numpy().tobytes()

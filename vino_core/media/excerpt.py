@@ -11,7 +11,7 @@ from .sizing import vlm_frame_indices
 
 
 class Excerpt:
-    """Stands for the frames uint8 [T, H, W, 3] of a whole clip: length, shape and indexing are the clip's own.
+    """Stands for the frames uint8 [T, H, W, 3] of a whole clip: its length, its shape, and frames by slice or list.
 
     `indices` are the frames that there are, ascending, `kept` [len(indices), H, W, 3] their pixels, `count` is T.
     Raises IndexError when another frame is asked for.

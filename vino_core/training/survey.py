@@ -19,15 +19,17 @@ from .example import TASKS, Example
 Size = tuple[int, int]
 
 
-def folder_sources(folder: Path, frames: int | None = None) -> dict[str, StoredSource]:
+def folder_sources(folder: Path, frames: int | None = None, seen: int | None = None) -> dict[str, StoredSource]:
     """The examples of a folder by task: those of its manifest or, without one, pictures and clips with captions.
 
-    Of clips the first `frames` frames are read. Raises InputError when there are none.
+    Of clips the first `frames` frames are read, of reference clips `seen` more over the whole; None reads all. Raises
+    InputError when there are no examples.
     """
     listed = (folder / NAME).is_file()
     sources: dict[str, StoredSource] = {}
     for task in TASKS if listed else CAPTIONED:
         source = FolderSource(folder, task, frames) if listed else CaptionedSource(folder, task, frames)
+        source.seen = seen
         if len(source):
             sources[task] = source
     if not sources:

@@ -80,11 +80,12 @@ class Outcome:
 
 
 def jobs(run: RunConfig) -> list[Job]:
-    """Every set of examples that lies on a disk. Raises InputError when there is none."""
+    """Every set of examples that lies on a disk and that the run draws or validates on. Raises InputError when there is
+    none."""
     found = []
     for name, task in run.data.tasks.items():
         if task.source != "toy":
-            found.append(Job(run, name))
+            found += [Job(run, name)] if task.weight else []
             found += [Job(run, name, held_out=True)] if task.validation else []
     if not found:
         raise InputError("data.tasks: none has a source folder or shards, so there is nothing to encode.")
