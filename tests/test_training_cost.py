@@ -30,6 +30,7 @@ def test_a_clip_is_shortened_by_its_references(tmp_path: Path) -> None:
         for task in data["tasks"]:
             sample = prepare(Numbers(task).example(0), Dropped(), run.data, system)
             lengths[task, budget] = len(sample.target)
+            assert sample.adapted.startswith("one frame of 5: otherwise") == (len(sample.target) == 1)
             assert all(len(video.frames) == len(sample.target) for video in sample.references.videos)
     assert lengths == {
         ("t2v", 24): 5, ("tiv2v", 24): 5, ("t2v", 23): 5, ("tiv2v", 23): 1, ("t2v", 16): 5, ("tiv2v", 16): 1,
@@ -62,19 +63,22 @@ def cost(tmp_path: Path, task: str, budget: int | None) -> RunConfig:
     return config(tmp_path, data={"tasks": tasks(task), "area": 4096, "max_tokens": budget})
 
 
-def test_many_pictures_get_smaller_before_an_example_is_given_up(tmp_path: Path) -> None:
+def test_many_pictures_get_smaller_before_a_clip_stands_still(tmp_path: Path) -> None:
     """Sixteen tokens a frame of whole size, and eight for boundaries. Two of four pictures are wider than high."""
     example = subjects("ti2v", [(64, 64), (40, 80), (64, 64), (40, 80)])
-    shares = {}
-    for budget in (88, 87, 58, 57, 36):
+    found = {}
+    for budget in (108, 107, 74, 73, 52, 51, 36):
         run = cost(tmp_path, "ti2v", budget)
         sample = prepare(example, Dropped(), run.data, make_parts(run).system)
-        assert len(sample.target) == 1 and len(sample.references.images) == 4
-        assert budget == 88 or packed_tokens(sample) <= budget
-        shares[budget] = sample.adapted.partition(" of ")[0].removeprefix("4 reference pictures at ")
+        assert len(sample.references.images) == 4 and packed_tokens(sample) <= budget
+        found[budget] = len(sample.target), sample.adapted.partition(":")[0].removeprefix("4 reference pictures at ")
         alone = prepare(example, Dropped(text=True), run.data, make_parts(run).system)
         assert [each.shape for each in alone.pixels] == [each.shape for each in sample.pixels]
-    assert shares == {88: "", 87: "0.75", 58: "0.75", 57: "0.25", 36: "0.25"}
+    still = 1, "0.25 of data.area and one frame of 5"
+    three_quarters, quarter = (5, "0.75 of data.area"), (5, "0.25 of data.area")
+    assert found == {
+        108: (5, ""), 107: three_quarters, 74: three_quarters, 73: quarter, 52: quarter, 51: still, 36: still,
+    }  # fmt: skip
     run = cost(tmp_path, "ti2v", 35)
     with pytest.raises(InputError, match="4 pictures and 0 clips need more than data.max_tokens = 35"):
         prepare(example, Dropped(), run.data, make_parts(run).system)

@@ -14,7 +14,6 @@ from training_runs import parts as make_parts
 
 from vino_core.encoder.encode import BranchPrompt, append_tokens, encode_branches, encode_visuals
 from vino_core.encoder.prompt import build_prompt
-from vino_core.errors import InputError
 from vino_core.media.sizing import best_grid
 from vino_core.sampling.sampler import euler
 from vino_core.sampling.schedule import sigmas
@@ -260,12 +259,11 @@ def test_the_average_is_kept_in_float32(tmp_path: Path) -> None:
 
 
 def test_frames_adapt_to_what_a_sequence_may_cost() -> None:
-    assert affordable_frames(17, 100, images=0, videos=0, budget=None) == 17
-    assert affordable_frames(17, 100, images=0, videos=0, budget=300) == 9
-    assert affordable_frames(17, 100, images=1, videos=0, budget=302) == 5
-    assert affordable_frames(17, 100, images=0, videos=1, budget=402) == 5
-    with pytest.raises(InputError, match="max_tokens = 302"):
-        affordable_frames(17, 100, images=3, videos=0, budget=302)
+    assert affordable_frames(17, 100, pictures=0, videos=0, budget=None) == 17
+    assert affordable_frames(17, 100, pictures=0, videos=0, budget=300) == 9
+    assert affordable_frames(17, 100, pictures=102, videos=0, budget=302) == 5
+    assert affordable_frames(17, 100, pictures=0, videos=1, budget=402) == 5
+    assert affordable_frames(17, 100, pictures=306, videos=0, budget=302) == 0
 
 
 def test_buckets_keep_the_aspect_and_the_area() -> None:

@@ -32,8 +32,8 @@ Size = tuple[int, int]
 class Fit:
     """`frames`, `height` and `width` of the target; `share` of `data.area` that reference pictures get.
 
-    With `keep_last` the last picture keeps the whole area. `note` says what was made smaller and why, and which
-    reference clips end before the target does; empty for nothing.
+    With `keep_last` the last picture keeps the whole area. `note` says what was made smaller and why, of which clip one
+    frame is left, and which reference clips end before the target does; empty for nothing.
     """
 
     frames: int
@@ -60,22 +60,19 @@ def at_drawn_area(data: Data, seed: int, step: int, number: int) -> Data:
 
 
 def affordable_frames(
-    frames: int, per_frame: int, images: int, videos: int, budget: int | None, marks: int = 2, given: int = 0
+    frames: int, per_frame: int, pictures: int, videos: int, budget: int | None, marks: int = 2, given: int = 0
 ) -> int:
-    """The longest clip, at most `frames` and 4n + 1, whose packed sequence has at most `budget` tokens.
+    """The longest clip, at most `frames` and 4n + 1, whose packed sequence has at most `budget` tokens; 0 for none.
 
-    `per_frame`: tokens of a latent frame, of references too, whose own aspect may make it a few more or less. Reference
-    clips are as long as the target; each reference brings `marks` boundary tokens. `given`: latent frames that target
-    and references have in common, and the sequence once. Raises InputError when not even one frame fits.
+    `per_frame`: tokens of a latent frame, of reference clips too, whose own aspect may make it a few more or less.
+    `pictures`: tokens of all reference pictures. Reference clips are as long as the target; each brings `marks`
+    boundary tokens. `given`: latent frames that target and references have in common, and the sequence once.
     """
     for count in range((frames - 1) // TEMPORAL_STRIDE + 1, 0, -1):
-        tokens = images * (per_frame + marks) + videos * (count * per_frame + marks) + (count - given) * per_frame
+        tokens = pictures + videos * (count * per_frame + marks) + (count - given) * per_frame
         if budget is None or tokens <= budget:
             return (count - 1) * TEMPORAL_STRIDE + 1
-    raise InputError(
-        f"{images} pictures and {videos} clips need more than data.max_tokens = {budget} tokens even for one frame. "
-        "Raise it, or lower data.area."
-    )
+    return 0
 
 
 def fitted(
@@ -90,10 +87,10 @@ def fitted(
     """What a target of `target` frames x height x width gets, with reference pictures of these sizes and reference
     clips of so many frames each.
 
-    `base`: the last picture is the one to edit. Where not even one frame fits, several pictures are made smaller; none
-    is left out, because the instruction counts them. A single picture may be what is edited or gone on from, as the one
-    to edit is: those keep the target's scale, as all do in a system of one size. Raises InputError when the example
-    cannot be used.
+    `base`: the last picture is the one to edit. Clips get shorter, down to five frames; then several pictures smaller;
+    then clips are one frame. None is left out, because the instruction counts them. A single picture may be what is
+    edited or gone on from, as the one to edit is: those keep the target's scale, as all do in a system of one size.
+    Raises InputError when the example cannot be used.
     """
     fit = _affordable(target, images, len(clips), base, task, data, system)
     notes = [note for note in (fit.note, _ends_early(clips, fit.frames, system)) if note]
@@ -142,22 +139,31 @@ def _affordable(
     if task in WITHOUT_LATENTS or not system.packed:
         images, videos, given = (), 0, 0
     frames = min(count, limits.frames or data.frames)
-    try:
-        most = affordable_frames(frames, per_frame, len(images), videos, data.max_tokens, marks, given)
-        return Fit(most, tall, wide)
-    except InputError:
-        subjects = images[:-1] if base else images
-        if len(images) > 1 and not system.one_size:
-            for share in SHARES:
-                smaller = [bucket(across, down, int(data.area * share), data.unit) for down, across in subjects]
-                tokens = sum(_tokens(*size, system) for size in smaller) + per_frame * (1 + videos + base)
-                if tokens + marks * (len(images) + videos) <= data.max_tokens:
-                    note = (
-                        f"{len(subjects)} reference pictures at {share} of data.area: otherwise {len(images)} pictures "
-                        f"and {videos} clips need more than data.max_tokens = {data.max_tokens} tokens"
-                    )
-                    return Fit(1, tall, wide, share, base, note)
-        raise
+    whole = images[-1:] if base else ()
+
+    def pictures(share: float) -> int:
+        """Tokens of all reference pictures, boundaries included, where those that may shrink do."""
+        if system.one_size:
+            return len(images) * (per_frame + marks)
+        areas = [int(data.area * share)] * (len(images) - len(whole)) + [data.area] * len(whole)
+        sizes = [bucket(across, down, area, data.unit) for (down, across), area in zip(images, areas, strict=True)]
+        return sum(_tokens(*size, system) + marks for size in sizes)
+
+    needs = f"{len(images)} pictures and {videos} clips need more than data.max_tokens = {data.max_tokens} tokens"
+    # A clip of one frame moves nothing, and the instruction may be about its motion: that is the last resort.
+    shares = (1.0, *SHARES) if len(images) > 1 and not system.one_size else (1.0,)
+    for least in dict.fromkeys((min(frames, TEMPORAL_STRIDE + 1), 1)):
+        for share in shares:
+            most = affordable_frames(frames, per_frame, pictures(share), videos, data.max_tokens, marks, given)
+            if most >= least:
+                made = []
+                if share < 1:
+                    made.append(f"{len(images) - len(whole)} reference pictures at {share} of data.area")
+                if most == 1 < frames:
+                    made.append(f"one frame of {frames}")
+                note = f"{' and '.join(made)}: otherwise {needs}" if made else ""
+                return Fit(most, tall, wide, share, base and share < 1, note)
+    raise InputError(f"{needs} even for one frame. Raise it, or lower data.area.")
 
 
 def _tokens(height: int, width: int, system: System) -> int:
