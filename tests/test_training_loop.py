@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import re
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_training_watching import scalars_of
 from training_runs import Numbers, Stopped, config, exact, one_thread, parts, sources, stop_at, tasks, train  # noqa: F401
 
 from vino_core.checkpoints.files import load_mmdit, load_tokens, read_metadata
 from vino_core.errors import InputError
+from vino_core.media.videos import read_clip
+from vino_core.mmdit.blocks import DoubleBlock, SingleBlock
 from vino_core.training import state as state_module
 from vino_core.training.loop import Trainer, build_network
 from vino_core.training.metrics import read_record
@@ -44,14 +51,16 @@ WATCH = {"preview": 2, "previews": [PREVIEW], "validate": 3, "validation_example
 
 
 def test_reading_ahead_and_previews_and_validation_leave_no_trace(tmp_path: Path, whole: list[dict]) -> None:
-    watch = {**WATCH, "tensorboard": True}
+    watch = {**WATCH, "previews": [PREVIEW, {**PREVIEW, "frames": 5}], "tensorboard": True}
     run = config(tmp_path, steps=STEPS, data={**MIXED, "workers": 2}, ema=0.9, watch=watch)
     rows = train(run)
     assert exact(rows) == exact(whole)
     assert len(list((tmp_path / "previews").glob("*.png"))) == 3
     first, second, _ = (path.read_bytes() for path in sorted((tmp_path / "previews").glob("*.png")))
     assert first != second  # the weights moved
-    scalars = tensorboard_scalars(tmp_path / "tensorboard")
+    clips = sorted((tmp_path / "previews").glob("*.mp4"))
+    assert len(clips) == 3 and all(len(read_clip(clip)[0]) == 5 for clip in clips)
+    scalars = scalars_of(tmp_path)
     wanted = {
         "loss",
         "learning_rate",
@@ -62,7 +71,29 @@ def test_reading_ahead_and_previews_and_validation_leave_no_trace(tmp_path: Path
         "memory/peak_gb",
     }
     assert wanted | {f"gradient_norm/{part}" for part in ("mmdit", "connectors", "tokens", "all")} <= set(scalars)
-    assert scalars["validation/ti2v"] == [3, 6]
+    assert list(scalars["validation/ti2v"]) == [3, 6]
+
+
+def test_what_tensorboard_shows_is_what_a_step_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens: dict[int, int] = {}
+    usual = Trainer._scalars
+
+    def noted(trainer: Trainer, *given: Any) -> dict[str, float]:
+        tokens[trainer.state.step] = sum(text + visual for text, visual in trainer._shapes)
+        return usual(trainer, *given)
+
+    monkeypatch.setattr(Trainer, "_scalars", noted)
+    rows = train(config(tmp_path, steps=3, data=MIXED, watch={"tensorboard": True}))
+    shown = scalars_of(tmp_path)
+    assert list(shown["loss"].values()) == pytest.approx([row["loss"] for row in rows])
+    parts = [shown[f"gradient_norm/{part}"] for part in ("mmdit", "connectors", "tokens")]
+    for row in rows:
+        step = row["step"]
+        assert math.hypot(*(part[step] for part in parts)) == pytest.approx(shown["gradient_norm/all"][step], rel=1e-4)
+        assert shown["gradient_norm/all"][step] == pytest.approx(row["norm"])
+        rate, seconds = shown["speed/tokens_per_second"][step], shown["speed/seconds_per_step"][step]
+        assert rate * seconds == pytest.approx(tokens[step], rel=1e-4) and tokens[step] > 0
+        assert len({part[step] for part in parts}) == 3 and shown["memory/peak_gb"][step] > 0.1
 
 
 LORA = {"stage": None, "train": ["tokens"], "lora": {"rank": 2, "dropout": 0.2}}
@@ -94,25 +125,22 @@ def test_looking_leaves_randomness_as_it_was(tmp_path: Path, monkeypatch: pytest
     assert looks == [False] * 4  # nothing is in training mode: validation and previews have no dropout
 
 
-def tensorboard_scalars(folder: Path) -> dict[str, list[int]]:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+def test_checkpointing_computes_every_block_again_and_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[type] = []
 
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    return {name: [event.step for event in events.Scalars(name)] for name in events.Tags()["scalars"]}
+    def counted(usual: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda block, *given, **more: calls.append(type(block)) or usual(block, *given, **more)
 
-
-def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
-    one = train(config(tmp_path / "one", data={"batch": 4}))
-    two = train(config(tmp_path / "two", data={"batch": 2}, parallel={"accumulation": 2}))
-    for a, b in zip(one, two, strict=True):
-        assert a["task"] == b["task"] and abs(a["loss"] - b["loss"]) < 1e-5 and abs(a["norm"] - b["norm"]) < 1e-4
-
-
-def test_checkpointing_changes_nothing(tmp_path: Path) -> None:
+    for kind in (DoubleBlock, SingleBlock):
+        monkeypatch.setattr(kind, "forward", counted(kind.forward))
     plain = train(config(tmp_path / "plain"))
+    once = Counter(calls)
+    calls.clear()
     again = train(config(tmp_path / "again", parallel={"checkpointing": True}))
     assert exact(plain) == exact(again)
+    assert once.keys() == {DoubleBlock, SingleBlock} and Counter(calls) == {kind: 2 * n for kind, n in once.items()}
 
 
 def test_bfloat16_is_near_float32(tmp_path: Path) -> None:
