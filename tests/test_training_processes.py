@@ -134,6 +134,12 @@ def test_two_passes_of_two_processes_are_four_of_one_and_resume_bit_for_bit(
         assert ours["norm"] == pytest.approx(theirs["norm"], abs=LIMIT)
 
 
+def test_the_randomness_of_each_process_goes_on_where_it_was(folder: Path) -> None:
+    assert result(folder, "lora_with_dropout")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    whole, part = (read_record(folder / "lora_with_dropout" / name) for name in ("whole", "part"))
+    assert len(whole) == 5 and exact(part) == exact(whole)
+
+
 @pytest.mark.parametrize("trained", FROZEN)
 @pytest.mark.parametrize("mode", ["zero2", "fsdp2"])
 def test_frozen_weights_in_bfloat16_are_sharded_and_stay(folder: Path, mode: str, trained: str) -> None:

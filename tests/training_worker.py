@@ -155,13 +155,19 @@ def accumulated_run(out: Path, mode: str, accumulation: int = 2) -> RunConfig:
     return replace(run_of(out, mode, accumulation, data=ACCUMULATED), steps=5)
 
 
-def accumulated(out: Path, mode: str) -> None:
-    """Two passes a step, without and with an interruption between two checkpoints."""
-    with Team(accumulated_run(out, mode).parallel) as team:
+def without_and_with_a_stop(run: RunConfig) -> None:
+    """In the folders `whole` and `part`; the stop is between two checkpoints."""
+    with Team(run.parallel) as team:
         for name, report in (("whole", None), ("part", stop_at(4)), ("part", None)):
-            run = accumulated_run(out / name, mode)
+            one = replace(run, out=str(Path(run.out) / name))
             with suppress(Stopped):
-                Trainer(run, parts(run), sources(run), team).train(report)
+                Trainer(one, parts(one), sources(one), team).train(report)
+
+
+def lora_with_dropout(out: Path) -> None:
+    """What each process drops out comes from its own state of randomness."""
+    lora = {"stage": None, "train": ["tokens"], "lora": {"rank": 2, "dropout": 0.3}}
+    without_and_with_a_stop(config(out, steps=5, data=ONE_TASK, save={"every": 3}, **lora))
 
 
 FROZEN = {
@@ -334,8 +340,9 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp_exported": lambda out: exported(out, "ddp"),
     "zero2_exported": lambda out: exported(out, "zero2"),
     "fsdp2_exported": lambda out: exported(out, "fsdp2"),
-    "ddp_accumulated": lambda out: accumulated(out, "ddp"),
-    "zero2_accumulated": lambda out: accumulated(out, "zero2"),
+    "ddp_accumulated": lambda out: without_and_with_a_stop(accumulated_run(out, "ddp")),
+    "zero2_accumulated": lambda out: without_and_with_a_stop(accumulated_run(out, "zero2")),
+    "lora_with_dropout": lora_with_dropout,
     "ddp_frozen": lambda out: on_frozen_weights(out, "ddp"),
     "zero2_frozen": lambda out: on_frozen_weights(out, "zero2"),
     "fsdp2_frozen": lambda out: on_frozen_weights(out, "fsdp2"),
