@@ -220,6 +220,25 @@ def test_no_shards_and_damaged_ones(tmp_path: Path) -> None:
         ShardSource(tmp_path, "t2i")
 
 
+def test_a_shard_that_ends_between_two_samples_is_not_whole(tmp_path: Path) -> None:
+    """tarfile reads what is left without a word."""
+    whole = tar(tmp_path / "a.tar", {f"{n}.{kind}": png(n) for n in range(3) for kind in ("png", "txt")})
+    with tarfile.open(whole) as archive:
+        starts = [member.offset for member in archive][2::2]
+    data = whole.read_bytes()
+    assert len(ShardSource(whole, "t2i")) == 3
+    for end in starts:
+        whole.write_bytes(data[:end])
+        with pytest.raises(InputError, match="a.tar: the shard has no end mark, so it was cut off"):
+            ShardSource(whole, "t2i")
+    whole.write_bytes(data + data)
+    with pytest.raises(InputError, match="a.tar: something follows the shard's end mark"):
+        ShardSource(whole, "t2i")
+    end = -(-len(data.rstrip(b"\0")) // 512) * 512
+    whole.write_bytes(data[:end] + bytes(512))  # one block is enough
+    assert len(ShardSource(whole, "t2i")) == 3
+
+
 def test_a_full_disk_leaves_what_was_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_shards(tmp_path, ToySource("t2i"), 2, per_shard=2)
     kept = (tmp_path / "t2i-00000000-00000002.tar").read_bytes()

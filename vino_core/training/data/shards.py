@@ -22,8 +22,10 @@ from ...media.output import write_text
 from .stored import CLIPS, PICTURES, Row, StoredSource, check_fps, check_row, suffix
 
 _INDEX = ".index.json"
-_FORMAT = 2
-"""Of the index. Earlier ones were written of shards in which a sample had replaced another one, too."""
+_FORMAT = 3
+"""Of the index. Earlier ones were written of shards that were cut off, or in which a sample had replaced another."""
+_BLOCK = 512
+"""Bytes that a tar file counts in."""
 _REFERENCE = re.compile(r"(image|video)(\d+)\.\w+$")
 
 Members = dict[str, tuple[int, int]]
@@ -165,9 +167,29 @@ def _scan(path: Path) -> list[tuple[str, Members]]:
                             "its own for each sample."
                         )
                     members[extension.lower()] = (member.offset_data, member.size)
+            _check_end(path, archive.offset)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise InputError(f"{path}: not a whole, uncompressed tar archive ({error}). Write or copy it again.") from error
     return list(samples.items())
+
+
+def _check_end(path: Path, end: int) -> None:
+    """Raise InputError unless nothing but zeros, one block of 512 at least, follow the last member at byte `end`.
+
+    Readers of tar files stop there without a word: where a copy broke off between two members, and where another shard
+    was appended.
+    """
+    with path.open("rb") as file:
+        file.seek(end)
+        rest = file.read(_BLOCK)
+        if len(rest) < _BLOCK:
+            raise InputError(f"{path}: the shard has no end mark, so it was cut off. Write or copy it again.")
+        while rest:
+            if any(rest):
+                raise InputError(
+                    f"{path}: something follows the shard's end mark. Shards cannot be joined with cat: keep both."
+                )
+            rest = file.read(1 << 20)
 
 
 def _row(key: str, members: Members, settings: Mapping[str, Any]) -> Row:
