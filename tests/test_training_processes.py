@@ -104,6 +104,17 @@ def test_killed_while_saving_and_resumed_bit_for_bit(folder: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed on Linux only")
+def test_a_run_that_is_killed_before_any_change_of_its_folder_goes_on_bit_for_bit(folder: Path) -> None:
+    found = json.loads((folder / "kills" / "kills.json").read_text())
+    for kill in found["kills"]:
+        assert (kill["code"], kill["again"]) == (-9, 0), (kill["before"], (folder / "log.txt").read_text()[-3000:])
+        assert kill["losses"] == found["whole"], kill["before"]
+    before = " ".join(kill["before"] for kill in found["kills"])
+    for change in ("replace", "unlink", "rmdir", "state.json", "losses.jsonl", "export"):
+        assert change in before
+    assert len(found["kills"]) > 20 and len(found["whole"]) == 2
+
+
 @pytest.mark.parametrize("scenario", ["ddp", "ddp_watched", "resumed"])
 def test_no_thread_outlives_its_run(folder: Path, scenario: str) -> None:
     """One that does may abort the process while the interpreter shuts down."""
@@ -209,7 +220,16 @@ def test_when_one_process_dies_the_other_stops_with_a_message(folder: Path) -> N
     outcome = result(folder, "one_dies")
     assert outcome["codes"][1] == -9 and outcome["codes"][0] not in (0, -9)
     assert outcome["seconds"] < 60
-    assert "another process of this run died" in (folder / "one_dies" / "message.txt").read_text()
+    assert "another process of this run died" in (folder / "one_dies" / "message_0.txt").read_text()
+
+
+def test_a_nan_of_one_process_stops_both_and_names_its_sample(folder: Path) -> None:
+    assert result(folder, "nan_in_one")["seconds"] < 60
+    out = folder / "nan_in_one"
+    messages = [(out / f"message_{rank}.txt").read_text() for rank in range(2)]
+    assert messages[0] == messages[1] and "step 4: the loss is not a finite number" in messages[0]
+    assert re.findall(r"example \d+ \((.*?)\)", messages[0]) == [(out / "sample.txt").read_text()]
+    assert len(read_record(out)) == 3
 
 
 @pytest.mark.parametrize(

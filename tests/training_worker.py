@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +34,7 @@ import torch  # noqa: E402
 import transformers.models.qwen3_vl.modeling_qwen3_vl  # noqa: E402, F401
 from diffusers import AutoencoderKLHunyuanVideo  # noqa: E402, F401
 from torch import Tensor  # noqa: E402
+from training_kills import killed_before_every_change  # noqa: E402
 from training_launches import LAUNCHERS, launch  # noqa: E402
 from training_runs import Numbers, Stopped, config, frozen, parts, sources, stop_at, tasks  # noqa: E402
 
@@ -43,11 +44,12 @@ from vino_core.training import state as state_module  # noqa: E402
 from vino_core.training.config import RunConfig  # noqa: E402
 from vino_core.training.finish import export_last  # noqa: E402
 from vino_core.training.loop import Trainer  # noqa: E402
+from vino_core.training.prepare import Prepared  # noqa: E402
 from vino_core.training.team import Team, local  # noqa: E402
 
 PROCESSES = 2
-MORE = {"three": 3, "three_resumed": 3}
-"""Processes of the scenarios that have more."""
+OTHERS = {"three": 3, "three_resumed": 3, "kills": 1}
+"""Processes of the scenarios that have more, or one."""
 DATA = {"tasks": tasks("t2i", "ti2i", "ti2v"), "batch": 1}
 ONE_TASK = {"tasks": tasks("t2i"), "batch": 1}
 
@@ -115,11 +117,7 @@ def one_dies(out: Path) -> None:
         if step == 3 and os.environ["RANK"] == "1":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    try:
-        train(out, report=report)
-    except InputError as error:
-        (out / "message.txt").write_text(str(error))
-        raise
+    messages_of(out, lambda: train(out, report=report))
 
 
 def one_cannot_write(out: Path) -> None:
@@ -132,10 +130,7 @@ def one_cannot_write(out: Path) -> None:
         write(plans, *rest)
 
     state_module.write_safetensors = broken
-    try:
-        train(out)
-    except InputError as error:
-        (out / f"message_{os.environ['RANK']}.txt").write_text(str(error))
+    messages_of(out, lambda: train(out))
 
 
 def exported(out: Path, mode: str) -> None:
@@ -234,6 +229,21 @@ def messages_of(out: Path, work: Callable[[], object]) -> None:
         raise
 
 
+def nan_in_one(out: Path) -> None:
+    """A sample of process 1 alone has a loss that is no number."""
+    usual = Trainer._losses
+
+    def broken(trainer: Trainer, samples: Sequence[Prepared], *rest: Any) -> Tensor:
+        losses = usual(trainer, samples, *rest)
+        if os.environ["RANK"] == "1" and trainer.state.step == 3:
+            (out / "sample.txt").write_text(samples[0].id)
+            losses = losses * float("nan")
+        return losses
+
+    Trainer._losses = broken
+    messages_of(out, lambda: train(out, data=ONE_TASK))
+
+
 def one_lacks_a_file(out: Path) -> None:
     """Process 1 cannot load what the command needs."""
     from vino_core.commands import train as command
@@ -326,10 +336,12 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "ddp_uneven": lambda out: train(out, "ddp", data=UNEVEN),
     "zero2_uneven": lambda out: train(out, "zero2", data=UNEVEN),
     "fsdp2_uneven": lambda out: train(out, "fsdp2", data=UNEVEN),
+    "kills": killed_before_every_change,
     "killed": killed_while_saving,
     "resumed": lambda out: train(out.with_name("killed")),
     "one_dies": one_dies,
     "one_cannot_write": one_cannot_write,
+    "nan_in_one": nan_in_one,
     "one_lacks_a_file": one_lacks_a_file,
     "one_cannot_restore": one_cannot_restore,
     "one_dies_in_setup": one_dies_in_setup,
@@ -363,7 +375,7 @@ def start(scenario: str, out: Path) -> list[int]:
         port = free.getsockname()[1]
     children = []
     out.mkdir(parents=True, exist_ok=True)
-    processes = MORE.get(scenario, PROCESSES)
+    processes = OTHERS.get(scenario, PROCESSES)
     for rank in range(processes):
         child = os.fork()
         if child == 0:
