@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from vino_core.mmdit.batch import mixed_velocity
 from vino_core.mmdit.model import MMDiT
 from vino_core.pipeline import Pipeline
 from vino_core.systems.vino_tiny import VINO_TINY
-from vino_core.toyworld import batches
+from vino_core.toyworld import batches, requests
 from vino_core.toyworld.batches import generate_batch
 from vino_core.toyworld.evaluate import Evaluation, evaluate
 from vino_core.toyworld.reports import Row
@@ -320,3 +321,24 @@ def test_an_exported_folder_says_which_files_it_lacks(
     assert not out.exists()
     others = [word for name in ("--text-encoder", "--vae") for word in (name, given[name])]
     assert main([*asked, *others]) == 0 and (out / "report.json").is_file()
+
+
+def test_understanding_first_lets_the_text_encoder_write_the_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It sees the references; where it has nothing to say, the prompt is empty."""
+    told: list[tuple[str, int]] = []
+
+    def rewritten(engine: object, system: object, text: str, visuals: Sequence[object]) -> str:
+        told.append((text, len(visuals)))
+        if len(told) == 2:
+            raise InputError("nothing to say")
+        return "a red star"
+
+    seen: list[str] = []
+    monkeypatch.setattr(requests, "rewrite_prompt", rewritten)
+    monkeypatch.setattr(requests, "generate_batch", lambda _, asked: seen.extend(one.prompt for one in asked) or [])
+    examples = [ToySource(task, frames=5).example(0) for task in ("t2i", "ti2i_baseimg", "tv2v")]
+    for understand in (False, True):
+        from_pipeline(pipeline(), replace(SETTINGS, understand=understand))(examples)
+    prompts = [example.prompt for example in examples]
+    assert seen == [*prompts, "a red star", "", "a red star"]
+    assert told == list(zip(prompts, (len(one.images) + len(one.videos) for one in examples), strict=True))

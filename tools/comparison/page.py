@@ -211,7 +211,9 @@ def _how(settings: Mapping[str, Any]) -> str:
     scales = {"text guidance": "text_scale", "image guidance": "image_scale", "shift": "shift"}
     given = [f"{title} {settings[name]:g}" for title, name in scales.items() if settings[name] is not None]
     preset = " and ".join(title for title, name in scales.items() if settings[name] is None)
-    return ", ".join([f"{settings['steps']} steps", *given, *([f"{preset} of each task's preset"] if preset else [])])
+    first = ["understanding first"] if settings["understand"] else []
+    usual = [f"{preset} of each task's preset"] if preset else []
+    return ", ".join([f"{settings['steps']} steps", *first, *given, *usual])
 
 
 def _scores(miniatures: Sequence[System], reports: Reports, race: Race) -> str:

@@ -36,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--text-scale", type=float, help="text guidance; 1 or less: off (default: the task's preset)")
     how.add_argument("--image-scale", type=float, help="image guidance; 1 or less: off (default: the task's preset)")
     how.add_argument("--shift", type=float, help="of the noise levels (default: the task's preset)")
+    how.add_argument("--understand", action="store_true", help="let the text encoder write out first what the result "
+                     "should show: understand, then generate")  # fmt: skip
     how.add_argument("--negative", default="", help="negative prompt (default: none)")
     how.add_argument("--batch", type=int, default=32, help="results that are made together (default: 32)")
     parts = add_file_arguments(parser, required=False)
@@ -93,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         shift=arguments.shift,
         negative=arguments.negative,
         seed=arguments.seed,
+        understand=arguments.understand,
     )
 
     @cache

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
+from ..encoder.encode import encode_visuals
+from ..encoder.understand import rewrite_prompt
+from ..errors import InputError
 from ..media.references import Clip
 from ..request import Request
 from ..systems.base import System
@@ -24,7 +28,8 @@ if TYPE_CHECKING:
 class Settings:
     """How results are made. Eight steps suffice for a picture of this world; guidance of 1 or less is off.
 
-    Scales and shift that are None are those of the system's preset for each task.
+    Scales and shift that are None are those of the system's preset for each task. With `understand` the text encoder
+    first writes out what the result should show, and that is the prompt ("understand, then generate").
     """
 
     steps: int = 8
@@ -33,6 +38,7 @@ class Settings:
     shift: float | None = None
     negative: str = ""
     seed: int = 0
+    understand: bool = False
 
 
 def request_of(example: Example, settings: Settings, system: System) -> Request:
@@ -67,6 +73,21 @@ def from_pipeline(pipeline: Pipeline, settings: Settings) -> Callable[[list[Exam
     """A generator of results uint8 [T, H, W, 3] for `evaluate`, all requests of a call in one batch."""
 
     def generate(examples: list[Example]) -> list[Tensor]:
-        return generate_batch(pipeline, [request_of(example, settings, pipeline.system) for example in examples])
+        requests = [request_of(example, settings, pipeline.system) for example in examples]
+        if settings.understand:
+            requests = [understood(pipeline, request) for request in requests]
+        return generate_batch(pipeline, requests)
 
     return generate
+
+
+def understood(pipeline: Pipeline, request: Request) -> Request:
+    """The request with the prompt that the text encoder writes for it; with none where it has nothing to say."""
+    engine, system = pipeline.engine, pipeline.system
+    with pipeline.resident(engine.model), torch.inference_mode():
+        visuals = encode_visuals(engine, request.references, system.vision, understanding=True)
+        try:
+            prompt = rewrite_prompt(engine, system, request.prompt, visuals)
+        except InputError:  # in an evaluation a failure of this example, not the end
+            prompt = ""
+    return replace(request, prompt=prompt)
