@@ -96,6 +96,12 @@ def test_what_tensorboard_shows_is_what_a_step_did(tmp_path: Path, monkeypatch: 
         assert len({part[step] for part in parts}) == 3 and shown["memory/peak_gb"][step] > 0.1
 
 
+def test_a_bar_shows_how_far_a_run_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = train(config(tmp_path, steps=2, data={"tasks": tasks("t2i")}, watch={"progress": True}))
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert "2/2" in last and f"loss={rows[-1]['loss']:.4f}" in last and "task=t2i" in last
+
+
 LORA = {"stage": None, "train": ["tokens"], "lora": {"rank": 2, "dropout": 0.2}}
 
 
