@@ -115,7 +115,7 @@ def test_a_replaced_block_that_calls_the_original_changes_nothing(plain: Tensor)
 
     for kind in ("double_block", "single_block"):
         model.set_model_patch_replace(replace(kind), "dit", kind, 1)
-    assert difference(sample(model), plain) < 1e-6
+    assert difference(sample(model), plain) < 1e-4  # on one thread of some CPUs the last bits differ; effects: 1e-3
     assert set(called) == {("double_block", 1), ("single_block", 1)}
 
 
