@@ -414,7 +414,7 @@ def test_training_sees_what_sampling_sees(
     monkeypatch.setattr(training, "train", watched)
     train(given, steps=1, dropout=0.0)
     run, system = seen["run"], seen["system"]
-    example = dataset().sources(5)["ti2i"].example(0)
+    example = dataset().sources(5, 8)["ti2i"].example(0)
     prepare = pack("vino_core.training.prepare").prepare
     prepared = prepare(example, pack("vino_core.training.dropout").Dropped(), run.data, system).references
     size = prepared.images[0].packed.shape
