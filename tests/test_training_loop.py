@@ -131,6 +131,13 @@ def test_looking_leaves_randomness_as_it_was(tmp_path: Path, monkeypatch: pytest
     assert looks == [False] * 4  # nothing is in training mode: validation and previews have no dropout
 
 
+def test_accumulation_is_a_larger_batch(tmp_path: Path) -> None:
+    one = train(config(tmp_path / "one", data={"batch": 4}))
+    two = train(config(tmp_path / "two", data={"batch": 2}, parallel={"accumulation": 2}))
+    for a, b in zip(one, two, strict=True):
+        assert a["task"] == b["task"] and abs(a["loss"] - b["loss"]) < 1e-5 and abs(a["norm"] - b["norm"]) < 1e-4
+
+
 def test_checkpointing_computes_every_block_again_and_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,6 @@ def test_killed_while_saving_and_resumed_bit_for_bit(folder: Path) -> None:
     assert exact(read_record(folder / "killed")) == exact(read_record(folder / "ddp"))
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed on Linux only")
 def test_a_run_that_is_killed_before_any_change_of_its_folder_goes_on_bit_for_bit(folder: Path) -> None:
     found = json.loads((folder / "kills" / "kills.json").read_text())
     for kill in found["kills"]:
@@ -115,6 +114,7 @@ def test_a_run_that_is_killed_before_any_change_of_its_folder_goes_on_bit_for_bi
     assert len(found["kills"]) > 20 and len(found["whole"]) == 2
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are listed on Linux only")
 @pytest.mark.parametrize("scenario", ["ddp", "ddp_watched", "resumed"])
 def test_no_thread_outlives_its_run(folder: Path, scenario: str) -> None:
     """One that does may abort the process while the interpreter shuts down."""

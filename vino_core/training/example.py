@@ -41,8 +41,7 @@ class Example:
 
     `target` [T, H, W, 3] with T = 4n + 1, 1 for a picture. `images` [H, W, 3] each and `videos` [T, H, W, 3] each, of
     long ones excerpts, are the references in prompt order, images first, as the prompt's "Image 1" and "Video 1" count
-    them. `fps` is the rate
-    of the target and of the videos. `base_image`: the last image is the one to edit.
+    them. `fps` is the rate of the target and of the videos. `base_image`: the last image is the one to edit.
 
     With `latents` the target has a shape but no data (its device is "meta"): nobody needs its pixels.
     """
