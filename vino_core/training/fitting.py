@@ -143,7 +143,7 @@ def _affordable(
 
     def pictures(share: float) -> int:
         """Tokens of all reference pictures, boundaries included, where those that may shrink do."""
-        if system.one_size:
+        if system.one_size or data.max_tokens is None:  # without a limit no size need be searched for
             return len(images) * (per_frame + marks)
         areas = [int(data.area * share)] * (len(images) - len(whole)) + [data.area] * len(whole)
         sizes = [bucket(across, down, area, data.unit) for (down, across), area in zip(images, areas, strict=True)]
