@@ -18,3 +18,9 @@ def standing(folder: Path, name: str, system: System) -> Path:
     if name != "vae" or system.vae_of is None or own.exists():
         return own
     return folder.resolve().parent / system.vae_of / own.name
+
+
+def place(name: str, system: System) -> str:
+    """Where the file `name` (one of PARTS) of the system is, seen from its folder."""
+    shared = name == "vae" and system.vae_of is not None
+    return f"../{system.vae_of}/vae.safetensors" if shared else f"{name}.safetensors"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..allocator import keep_freed_memory
-from ..checkpoints.folder import PARTS, standing
+from ..checkpoints.folder import PARTS, place, standing
 from ..errors import InputError
 from ..systems import SYSTEMS, expect_system, get_system
 from ..systems.base import System
@@ -90,7 +90,7 @@ def check_given(arguments: argparse.Namespace, system: System, parts: Sequence[s
     """Raise InputError when the system needs one of the `parts` of which there is no file."""
     for name in parts:
         if _lacking(arguments, system, name):
-            names = ", ".join(f"{part}.safetensors" for part in PARTS)
+            names = ", ".join(place(part, system) for part in PARTS)
             raise InputError(
                 f"--{name.replace('_', '-')}: not given. Name the file, or give --model a folder with {names}. What "
                 "`vino train` exports is the model and its tokens alone."
