@@ -96,6 +96,29 @@ def test_what_tensorboard_shows_is_what_a_step_did(tmp_path: Path, monkeypatch: 
         assert len({part[step] for part in parts}) == 3 and shown["memory/peak_gb"][step] > 0.1
 
 
+def test_speed_counts_what_every_process_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    works: list[tuple[int, float]] = []
+    usual, gather = Trainer._work, Team.all_values
+
+    def noted(trainer: Trainer) -> tuple[int, float]:
+        works.append(usual(trainer))
+        return works[-1]
+
+    def with_another(team: Team, values: torch.Tensor) -> torch.Tensor:
+        """As if a second process had the same losses and three times the tokens and operations."""
+        own = gather(team, values)
+        return torch.cat((own, torch.cat((own[:, :1], 3 * own[:, 1:3], own[:, 3:]), dim=1)))
+
+    monkeypatch.setattr(Trainer, "_work", noted)
+    monkeypatch.setattr(Team, "all_values", with_another)
+    rows = train(config(tmp_path, steps=3, data=MIXED, watch={"tensorboard": True}))
+    shown = scalars_of(tmp_path)
+    for row, (tokens, operations) in zip(rows, works, strict=True):
+        seconds = shown["speed/seconds_per_step"][row["step"]]
+        assert shown["speed/tokens_per_second"][row["step"]] * seconds == pytest.approx(4 * tokens, rel=1e-4)
+        assert shown["speed/mfu"][row["step"]] * seconds == pytest.approx(4 * operations / 1e12, rel=1e-4)
+
+
 def test_a_bar_shows_how_far_a_run_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = train(config(tmp_path, steps=2, data={"tasks": tasks("t2i")}, watch={"progress": True}))
     last = capsys.readouterr().err.split("\r")[-1]

@@ -207,9 +207,10 @@ class Trainer:
                 team.backward(self.module, losses.mean() / passes)
             collected.append(losses.detach().to(wide))
             taken += [(sample.index, sample.id) for sample in samples]
-        new = torch.tensor([self.tally.new()], dtype=wide, device=team.device)
-        everything = team.all_values(torch.cat([new, *collected]))
-        self._noted, everyone = self.tally.counts(bool(everything[:, 0].any())), everything[:, 1:]
+        own = torch.tensor([self.tally.new(), *self._work()], dtype=wide, device=team.device)
+        everything = team.all_values(torch.cat([own, *collected]))
+        self._noted, everyone = self.tally.counts(bool(everything[:, 0].any())), everything[:, 3:]
+        tokens, flops = everything[:, 1:3].sum(dim=0).tolist()
         self._stop_at_nan(everyone, torch.cat(collected), taken, task, step, "loss")
         if isinstance(state.optimizer, ZeroOptimizer):  # clips while it steps
             norms = {"all": state.optimizer.norm()}
@@ -225,7 +226,19 @@ class Trainer:
             state.ema.update()
         state.step = step
         record = {"task": task, "loss": float(everyone.mean()), "norm": norms["all"]}
-        return record, self._scalars(record, norms, time.perf_counter() - started, waited)
+        seconds = time.perf_counter() - started
+        speed = {
+            "tokens_per_second": tokens / seconds,
+            "mfu": flops / seconds / (self.peak * team.size),
+            "seconds_per_step": seconds,
+            "seconds_waiting_for_data": waited,
+        }
+        return record, self._scalars(record, norms, speed)
+
+    def _work(self) -> tuple[int, float]:
+        """Tokens and operations of this process's passes in this step."""
+        operations = sum(self.cost.training(text, visual) for text, visual in self._shapes)
+        return sum(text + visual for text, visual in self._shapes), operations
 
     def _read_ahead(self, task: str, step: int) -> None:
         """Note what this step took, and begin with the next one's examples."""
@@ -257,19 +270,14 @@ class Trainer:
         return way_on(self.run, self.network.tokens is not None, self.checkpoints.last())
 
     def _scalars(
-        self, record: Mapping[str, Any], norms: Mapping[str, float], seconds: float, waited: float
+        self, record: Mapping[str, Any], norms: Mapping[str, float], speed: Mapping[str, float]
     ) -> dict[str, float]:
         device = self.team.device
-        tokens = sum(text + visual for text, visual in self._shapes)
-        flops = sum(self.cost.training(text, visual) for text, visual in self._shapes)
         scalars = {
             "loss": record["loss"],
             f"loss/{record['task']}": record["loss"],
             "learning_rate": self.state.optimizer.param_groups[0]["lr"],
-            "speed/tokens_per_second": tokens * self.team.size / seconds,
-            "speed/mfu": flops / seconds / self.peak,
-            "speed/seconds_per_step": seconds,
-            "speed/seconds_waiting_for_data": waited,
+            **{f"speed/{name}": value for name, value in speed.items()},
             **{f"data/{name}": count for name, count in self._noted.items()},
             **{f"gradient_norm/{name}": value for name, value in norms.items()},
         }
