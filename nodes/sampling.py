@@ -262,7 +262,7 @@ class VINOSampler(io.ComfyNode):
             latent_image.get("downscale_ratio_temporal"),
         )
         samples = guider.sample(
-            initial_noise(tuple(start.shape), seed),
+            _noise_of(latent_image, start, seed),
             start,
             comfy.samplers.sampler_object("euler"),
             noise_levels(steps, shift, denoise),
@@ -274,3 +274,11 @@ class VINOSampler(io.ComfyNode):
         out = {name: value for name, value in latent_image.items() if not name.startswith("downscale_ratio_")}
         out["samples"] = samples.to(comfy.model_management.intermediate_device())
         return io.NodeOutput(out)
+
+
+def _noise_of(latent_image: io.Latent.LatentDict, start: torch.Tensor, seed: int) -> torch.Tensor:
+    """Noise [B, C, t, h, w] for `start`; results taken out of a batch get the noise that they had in it."""
+    places = latent_image.get("batch_index")
+    if places is None:
+        return initial_noise(tuple(start.shape), seed)
+    return initial_noise((max(places) + 1, *start.shape[1:]), seed)[list(places)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,35 @@ def test_model_sampling_sd3_keeps_the_timestep(plain: Tensor) -> None:
 
     (patched,) = ModelSamplingSD3().patch(comfy_runs.model(), 7.0)
     assert difference(sample(patched), plain) < 1e-5
+
+
+def test_model_sampling_flux_of_the_same_shift_is_the_same(plain: Tensor) -> None:
+    """It has no multiplier: its timestep is sigma."""
+    from comfy_extras.nodes_model_advanced import ModelSamplingFlux
+
+    shift = math.log(7.0)
+    (patched,) = ModelSamplingFlux().patch(comfy_runs.model(), shift, shift, 64, 64)
+    assert difference(sample(patched), plain) < 1e-4
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_weights_of_another_type_than_is_computed_in(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, plain: Tensor
+) -> None:
+    """PyTorch's attention, the usual one on GPUs, takes queries, keys and values of one type only."""
+    from comfy.ldm.modules.attention import attention_pytorch
+    from comfy_extras.nodes_model_advanced import ModelComputeDtype
+
+    types: set[torch.dtype] = set()
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, *given: Any, **more: Any) -> Tensor:
+        types.update((q.dtype, k.dtype, v.dtype))
+        return attention_pytorch(q, k, v, *given, **more)
+
+    monkeypatch.setattr(pack("nodes.comfy.model"), "optimized_attention", attention)
+    (patched,) = ModelComputeDtype().patch(comfy_runs.model(), dtype)
+    assert 0 < difference(sample(patched), plain) < 0.5
+    assert types == {{"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]}
 
 
 def easy_cache(model: Any) -> Any:

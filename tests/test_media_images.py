@@ -138,6 +138,13 @@ def test_letterbox_centres_on_white(size: tuple[int, int]) -> None:
     assert (boxed[inside] == 0).all() and (boxed[~inside] == 255).all()
 
 
+@pytest.mark.parametrize("size", [(2000, 50), (50, 2000), (200, 1), (3000, 40)])
+@pytest.mark.parametrize("area", [256, 512, 1600])
+def test_letterbox_leaves_something_of_a_thread(size: tuple[int, int], area: int) -> None:
+    boxed = letterbox(torch.zeros(*size, 3, dtype=torch.uint8), area)
+    assert (boxed == 0).any() and boxed.shape[0] % 16 == boxed.shape[1] % 16 == 0
+
+
 @pytest.mark.parametrize(
     ("pixels", "message"),
     [

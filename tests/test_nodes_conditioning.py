@@ -224,6 +224,34 @@ def test_guidance_hooks_of_other_nodes_are_honoured() -> None:
     assert seen == [5.0]
 
 
+@pytest.mark.parametrize(("text_scale", "image_scale"), [(5.0, 3.0), (5.0, 1.0), (1.0, 3.0), (1.0, 1.0)])
+def test_changes_to_predictions_reach_the_guidance(text_scale: float, image_scale: float) -> None:
+    """What is done to both branches of the text alike before they are combined: here each becomes half of it."""
+    run, seen = case("ti2i_baseimg"), []
+
+    def halved(given: dict[str, Any]) -> list[Tensor]:
+        seen.append([cond is not None for cond in given["conds"]])
+        return [0.5 * output for output in given["conds_out"]]
+
+    def calculated(given: dict[str, Any]) -> list[Tensor]:
+        from comfy.samplers import calc_cond_batch
+
+        cond, uncond = given["conds"]
+        return halved({**given, "conds_out": calc_cond_batch(given["model"], [cond, uncond], given["input"],
+                                                             given["sigma"], given["model_options"])})  # fmt: skip
+
+    before, instead = comfy_runs.model().clone(), comfy_runs.model().clone()
+    before.set_model_sampler_pre_cfg_function(halved)
+    instead.set_model_sampler_calc_cond_batch_function(calculated)
+    plain = sample(run.branches, text_scale, image_scale)
+    changed = sample(run.branches, text_scale, image_scale, before)
+    assert torch.allclose(changed, sample(run.branches, text_scale, image_scale, instead), atol=1e-5)
+    assert not torch.allclose(changed, plain, atol=1e-2)
+    assert seen == [[True, text_scale > 1]] * len(seen) and len(seen) == 2
+    if image_scale == 1.0:
+        assert torch.allclose(changed, 0.5 * plain, atol=1e-5)
+
+
 def test_image_guidance_without_its_branch_is_refused() -> None:
     made = conditionings(encode(references(0))[0])
     with pytest.raises(error(), match="Set image_scale of VINO Interleaved Encoder above 1"):
@@ -264,6 +292,16 @@ def test_conditionings_that_do_not_fit_the_model_are_refused() -> None:
     narrow = [[[torch.zeros(1, 5, 32), {"vino_boundaries": (), "vino_system": "vino"}]]] * 3
     with pytest.raises(error(), match="32 wide"):
         sample(narrow, 5.0, 1.0)
+
+
+def test_a_result_taken_out_of_a_batch_is_made_again() -> None:
+    """Latent From Batch says which places its latents had: their noise is the one of those places."""
+    one = case("ti2i_baseimg").latent
+    batch = {**one, "samples": one["samples"].repeat(3, 1, 1, 1, 1)}
+    taken = {**one, "samples": one["samples"].repeat(2, 1, 1, 1, 1), "batch_index": [2, 1]}
+    whole = sample(case("ti2i_baseimg").branches, 5.0, 1.0, latent_image=batch)
+    some = sample(case("ti2i_baseimg").branches, 5.0, 1.0, latent_image=taken)
+    assert torch.allclose(some, whole[[2, 1]], atol=1e-4) and not torch.allclose(whole[2], whole[1], atol=1e-1)
 
 
 def test_nan_in_the_starting_latent_is_refused() -> None:

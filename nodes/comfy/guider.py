@@ -48,9 +48,7 @@ class DualCFGGuider(comfy.samplers.CFGGuider):
         self.inner_set_conds({branch.value: conditionings[branch] for branch in self.branches})
 
     def predict_noise(self, x: Tensor, timestep: Tensor, model_options: Any = {}, seed: Any = None) -> Tensor:  # noqa: B006
-        conds = [self.conds[branch.value] for branch in self.branches]
-        outputs = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options)
-        predictions = dict(zip(self.branches, outputs, strict=True))
+        predictions = self._predictions(x, timestep, model_options)
         guided = guided_velocity(predictions, self.cfg, self.image_scale)
         if not any(model_options.get(name) for name in ("sampler_cfg_function", "sampler_post_cfg_function")):
             return guided
@@ -70,6 +68,28 @@ class DualCFGGuider(comfy.samplers.CFGGuider):
             uncond=self.conds[uncond.value],
         )
         return guided + (changed - guided_velocity(text, self.cfg, self.image_scale))
+
+    def _predictions(self, x: Tensor, timestep: Tensor, model_options: dict[str, Any]) -> dict[Branch, Tensor]:
+        """The branches' denoised predictions, with what other nodes make of them before they are combined."""
+        given = {"input": x, "sigma": timestep, "model": self.inner_model, "model_options": model_options}
+        calculate = model_options.get("sampler_calc_cond_batch_function")
+        together = [branch for branch in self.branches if calculate is None or branch is Branch.NEGATIVE_IMAGE]
+        conds = [self.conds[branch.value] for branch in together]
+        outputs = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options) if conds else []
+        predictions = dict(zip(together, outputs, strict=True))
+        # Other nodes know two branches, those of the text, and the second of them as None where it is off.
+        pair = Branch.POSITIVE, Branch.NEGATIVE
+        text = [self.conds[branch.value] if branch in self.branches else None for branch in pair]
+        if calculate is not None:
+            predictions |= self._of_text(pair, calculate({"conds": text, **given}))
+        for change in model_options.get("sampler_pre_cfg_function", []):
+            made = [predictions[branch] if branch in predictions else torch.zeros_like(x) for branch in pair]
+            scale = {"cond_scale": self.cfg, "timestep": timestep}
+            predictions |= self._of_text(pair, change({"conds": text, "conds_out": made, **scale, **given}))
+        return {branch: predictions[branch] for branch in self.branches}
+
+    def _of_text(self, pair: tuple[Branch, Branch], outputs: list[Tensor]) -> dict[Branch, Tensor]:
+        return {branch: output for branch, output in zip(pair, outputs, strict=False) if branch in self.branches}
 
     def sample(self, noise: Tensor, latent_image: Tensor, *arguments: Any, **options: Any) -> Tensor:
         check_finite("latent_image", latent_image, "Check the node that made it.")

@@ -176,7 +176,8 @@ class VINO(comfy.model_base.HunyuanVideo):
     def process_timestep(self, timestep: Tensor, **_: Any) -> Tensor:
         """From sigma x multiplier, which ModelSamplingSD3 resets, to the scale and precision that it was trained on."""
         system = self.diffusion_model.system
-        timestep = timestep * (system.timestep_scale / self.model_sampling.multiplier)
+        # ModelSamplingFlux's has none: its timestep is sigma.
+        timestep = timestep * (system.timestep_scale / getattr(self.model_sampling, "multiplier", 1.0))
         return timestep.to(self.get_dtype_inference()).float() if system.rounded_timestep else timestep
 
     def _apply_model(self, x: Tensor, t: Tensor, *arguments: Any, **conds: Any) -> Tensor:

@@ -72,7 +72,7 @@ def letterbox(pixels: Tensor, area: int = TARGET_AREA, unit: int = UNIT) -> Tens
     height, width = pixels.shape[:2]
     box_height, box_width = best_grid(width, height, area, unit)
     scale = min(box_width / width, box_height / height)
-    inner = (round(width * scale), round(height * scale))
+    inner = (max(1, round(width * scale)), max(1, round(height * scale)))
     resized = Image.fromarray(pixels.cpu().numpy()).resize(inner, Image.Resampling.LANCZOS)
     canvas = Image.new("RGB", (box_width, box_height), "white")
     canvas.paste(resized, ((box_width - inner[0]) // 2, (box_height - inner[1]) // 2))

@@ -76,7 +76,7 @@ class MLPEmbedder(nn.Module):
 
 
 class QKNorm(nn.Module):
-    """RMSNorm of queries and keys over the head width."""
+    """RMSNorm of queries and keys over the head width. They keep their type, but under autocast that of the weights."""
 
     def __init__(self, width: int, operations: Operations, placement: Placement) -> None:
         super().__init__()
@@ -84,9 +84,12 @@ class QKNorm(nn.Module):
         self.key_norm = operations.RMSNorm(width, eps=1e-6, **placement)
 
     def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        if self.query_norm.weight.dtype == torch.float32:
-            q, k = q.float(), k.float()  # under autocast: PyTorch's fused norm takes no two types
-        return self.query_norm(q), self.key_norm(k)
+        if torch.is_autocast_enabled(q.device.type):
+            if self.query_norm.weight.dtype == torch.float32:
+                q, k = q.float(), k.float()  # PyTorch's fused norm takes no two types
+            return self.query_norm(q), self.key_norm(k)
+        # Weights of another type stay as they are in ComfyUI, and most attentions want queries, keys and values alike.
+        return self.query_norm(q).to(q.dtype), self.key_norm(k).to(k.dtype)
 
 
 class Modulation(nn.Module):
