@@ -208,12 +208,20 @@ def test_three_processes_resume_bit_for_bit(folder: Path) -> None:
     assert exact(read_record(folder / "three_resumed")) == exact(read_record(folder / "three"))
 
 
-@pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
 def test_previews_and_validation_leave_no_trace(folder: Path, mode: str) -> None:
     assert result(folder, f"{mode}_watched")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
     assert exact(read_record(folder / f"{mode}_watched")) == exact(read_record(folder / mode))
     made = sorted(path.name for path in (folder / f"{mode}_watched" / "previews").iterdir())
     assert made == ["step_00000004_0.png", "step_00000008_0.png"]
+
+
+@pytest.mark.parametrize("mode", ["zero2", "fsdp2"])
+def test_previews_that_a_stop_left_out_are_drawn_before_the_next_step(folder: Path, mode: str) -> None:
+    assert result(folder, f"{mode}_missed")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
+    assert exact(read_record(folder / f"{mode}_missed")) == exact(read_record(folder / mode))
+    made = {path.name for path in (folder / f"{mode}_missed" / "previews").iterdir()}
+    assert made == {f"step_{step:08d}_0.png" for step in (3, 6, 9)}
 
 
 def test_when_one_process_dies_the_other_stops_with_a_message(folder: Path) -> None:
@@ -266,7 +274,7 @@ def test_sharded_weights_travel_in_the_computing_type_and_are_kept_in_float32(fo
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=5e-3)
 
 
-@pytest.mark.parametrize("mode", ["ddp", "fsdp2"])
+@pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
 def test_validation_losses_are_averages_over_all_processes(folder: Path, single: Path, mode: str) -> None:
     """Three examples on two processes, of which one cannot be used: each has one that does not count."""
     ours, theirs = (read_record(place, VALIDATION) for place in (folder / f"{mode}_watched", single))

@@ -22,6 +22,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ OTHERS = {"three": 3, "three_resumed": 3, "kills": 1}
 DATA = {"tasks": tasks("t2i", "ti2i", "ti2v"), "batch": 1}
 ONE_TASK = {"tasks": tasks("t2i"), "batch": 1}
 
-
+MODES = "ddp", "zero2", "fsdp2"
 PREVIEW = {"prompt": "a fox", "width": 32, "height": 32, "steps": 2, "text_scale": 2.0}
 WATCH = {"preview": 4, "previews": [PREVIEW], "validate": 5, "validation_examples": 3}
 
@@ -94,6 +95,16 @@ def stopped_and_resumed(out: Path, mode: str, data=DATA) -> None:
     with suppress(Stopped):
         train(out, mode, stop_at(5), data=data)
     train(out, mode, data=data)
+
+
+def previews_missed(out: Path, mode: str) -> None:
+    """Stopped behind a checkpoint and before its previews, which are drawn before the next step then."""
+    watch = {**WATCH, "preview": 3}
+    with suppress(Stopped):
+        train(out, mode, stop_at(3), watch=watch)
+    if os.environ["RANK"] == "0":  # which writes them, and decides whether they are there
+        shutil.rmtree(out / "previews")
+    train(out, mode, watch=watch)
 
 
 def killed_while_saving(out: Path) -> None:
@@ -331,11 +342,9 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "fsdp2_resumed": lambda out: stopped_and_resumed(out, "fsdp2"),
     "three": lambda out: train(out, data=ONE_TASK),
     "three_resumed": lambda out: stopped_and_resumed(out, "ddp", ONE_TASK),
-    "ddp_watched": lambda out: train(out, "ddp", watch=WATCH),
-    "fsdp2_watched": lambda out: train(out, "fsdp2", watch=WATCH),
-    "ddp_uneven": lambda out: train(out, "ddp", data=UNEVEN),
-    "zero2_uneven": lambda out: train(out, "zero2", data=UNEVEN),
-    "fsdp2_uneven": lambda out: train(out, "fsdp2", data=UNEVEN),
+    **{f"{mode}_watched": partial(train, mode=mode, watch=WATCH) for mode in MODES},
+    **{f"{mode}_missed": partial(previews_missed, mode=mode) for mode in ("zero2", "fsdp2")},
+    **{f"{mode}_uneven": partial(train, mode=mode, data=UNEVEN) for mode in MODES},
     "kills": killed_before_every_change,
     "killed": killed_while_saving,
     "resumed": lambda out: train(out.with_name("killed")),
@@ -346,18 +355,12 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "one_cannot_restore": one_cannot_restore,
     "one_dies_in_setup": one_dies_in_setup,
     "one_never_comes": one_never_comes,
-    "ddp_half": lambda out: half(out, "ddp"),
-    "zero2_half": lambda out: half(out, "zero2"),
-    "fsdp2_half": lambda out: half(out, "fsdp2"),
-    "ddp_exported": lambda out: exported(out, "ddp"),
-    "zero2_exported": lambda out: exported(out, "zero2"),
-    "fsdp2_exported": lambda out: exported(out, "fsdp2"),
+    **{f"{mode}_half": partial(half, mode=mode) for mode in MODES},
+    **{f"{mode}_exported": partial(exported, mode=mode) for mode in MODES},
     "ddp_accumulated": lambda out: without_and_with_a_stop(accumulated_run(out, "ddp")),
     "zero2_accumulated": lambda out: without_and_with_a_stop(accumulated_run(out, "zero2")),
     "lora_with_dropout": lora_with_dropout,
-    "ddp_frozen": lambda out: on_frozen_weights(out, "ddp"),
-    "zero2_frozen": lambda out: on_frozen_weights(out, "zero2"),
-    "fsdp2_frozen": lambda out: on_frozen_weights(out, "fsdp2"),
+    **{f"{mode}_frozen": partial(on_frozen_weights, mode=mode) for mode in MODES},
     "bad_examples": with_bad_examples,
 }
 

@@ -319,6 +319,7 @@ class Trainer:
             with torch.random.fork_rng([self.team.device] if self.team.device.type == "cuda" else []):
                 yield
         finally:
+            self.team.shard_again(self.module)
             for part, mode in modes:
                 part.training = mode
 

@@ -97,7 +97,11 @@ class Team:
             )
         for block in (*network.mmdit.double_blocks, *network.mmdit.single_blocks):
             fully_shard(block, **options)
-        return fully_shard(network, **options)
+        module = fully_shard(network, **options)
+        with torch.no_grad():
+            module([], [], [])  # else a preview before the first step would make each block a root of its own
+        self.shard_again(module)
+        return module
 
     @contextmanager
     def accumulating(self, module: nn.Module, last: bool) -> Iterator[None]:
@@ -119,16 +123,18 @@ class Team:
     @contextmanager
     def gathered(self, module: nn.Module) -> Iterator[None]:
         """Whole parameters within the block, for sampling outside the wrapped forward."""
-        from torch.distributed.fsdp import FSDPModule
-
-        shards = [part for part in module.modules() if isinstance(part, FSDPModule)]
-        for part in shards:
+        for part in _shards(module):
             part.unshard()
         try:
             yield
         finally:
-            for part in shards:
-                part.reshard()
+            self.shard_again(module)
+
+    def shard_again(self, module: nn.Module) -> None:
+        """Drop the whole parameters that forward passes without a backward pass leave behind: the next one would take
+        them for the weights, whatever has become of those meanwhile."""
+        for part in _shards(module):
+            part.reshard()
 
     def all_values(self, values: Tensor) -> Tensor:
         """[size, n] from every process's [n]."""
@@ -202,6 +208,12 @@ class Team:
             ) from error
         if kind is None and error is not None:
             raise error
+
+
+def _shards(module: nn.Module) -> list[Any]:
+    from torch.distributed.fsdp import FSDPModule
+
+    return [part for part in module.modules() if isinstance(part, FSDPModule)]
 
 
 def _arranged(module: nn.Module) -> nn.Module:
