@@ -360,11 +360,21 @@ def test_latents_may_lie_elsewhere_and_in_16_bits(tmp_path: Path) -> None:
     run = pictures(tmp_path, latents=str(tmp_path / "cache"))
     half = RunConfig(**{**run.__dict__, "parallel": type(run.parallel)(dtype="bfloat16")})
     outcome = make(half)
-    assert outcome.folder.parent == tmp_path / "cache" / "t2i"
+    assert outcome.folder.is_relative_to(tmp_path / "cache" / "t2i")
     sample = training_sources(half)["t2i"].example(1).latents.target
     exact = AverageVAE().encode_batch(sized(run, training_sources(pictures(tmp_path, latents=False))["t2i"].example(1),
                                             Dropped()).target[None])[0]  # fmt: skip
     assert sample.dtype == torch.float32 and torch.equal(sample, exact.bfloat16().float())
+
+
+def test_data_sets_may_share_a_folder_for_their_latents(tmp_path: Path) -> None:
+    cache = str(tmp_path / "cache")
+    one, other = (pictures(tmp_path / name, count, latents=cache) for name, count in (("one", 12), ("other", 7)))
+    before = hashes(make(one).folder)
+    make(other)
+    again = make(one)
+    assert not again.made and hashes(again.folder) == before
+    assert [len(training_sources(run)["t2i"]) for run in (one, other)] == [12, 7]
 
 
 def test_the_toy_world_and_empty_data_are_refused(tmp_path: Path) -> None:

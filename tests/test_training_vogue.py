@@ -272,6 +272,19 @@ def test_the_longest_sequence_counts_what_is_packed(tmp_path: Path) -> None:
         frames("ti2v", 2, 0, 11)
 
 
+def test_a_clip_whose_first_frame_is_given_has_more_than_that(tmp_path: Path) -> None:
+    def fit(length: int, **data: int) -> int:
+        run = run_of(tmp_path, "i2v", data={"tasks": tasks("i2v"), **data})
+        return fitted((length, 32, 32), [(32, 32)], [], False, "i2v", run.data, VOGUE).frames
+
+    assert fit(17, frames=17, max_tokens=8) == 5  # 4 tokens each: what is given, and one more latent frame
+    with pytest.raises(InputError, match="even for 5 frames"):
+        fit(17, frames=17, max_tokens=7)
+    for length, limit in ((1, 5), (17, 1)):
+        with pytest.raises(InputError, match=r"1 frames leave nothing to learn.*data.tasks.i2v.frames 5 or more"):
+            fit(length, frames=limit)
+
+
 @pytest.mark.parametrize("task", ["i2v", "ti2i_baseimg", "tiv2v"])
 def test_latents_made_beforehand_change_nothing(tmp_path: Path, task: str) -> None:
     run = run_of(tmp_path, task)

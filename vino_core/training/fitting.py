@@ -139,6 +139,12 @@ def _affordable(
     if task in WITHOUT_LATENTS or not system.packed:
         images, videos, given = (), 0, 0
     frames = min(count, limits.frames or data.frames)
+    shortest = TEMPORAL_STRIDE + 1 if given else 1
+    if frames < shortest:
+        raise InputError(
+            f"{task}: its first frame is given, and {frames} frames leave nothing to learn. Give the clip and "
+            f"data.tasks.{task}.frames {shortest} or more."
+        )
     whole = images[-1:] if base else ()
 
     def pictures(share: float) -> int:
@@ -152,7 +158,7 @@ def _affordable(
     needs = f"{len(images)} pictures and {videos} clips need more than data.max_tokens = {data.max_tokens} tokens"
     # A clip of one frame moves nothing, and the instruction may be about its motion: that is the last resort.
     shares = (1.0, *SHARES) if len(images) > 1 and not system.one_size else (1.0,)
-    for least in dict.fromkeys((min(frames, TEMPORAL_STRIDE + 1), 1)):
+    for least in dict.fromkeys((min(frames, TEMPORAL_STRIDE + 1), shortest)):
         for share in shares:
             most = affordable_frames(frames, per_frame, pictures(share), videos, data.max_tokens, marks, given)
             if most >= least:
@@ -163,7 +169,9 @@ def _affordable(
                     made.append(f"one frame of {frames}")
                 note = f"{' and '.join(made)}: otherwise {needs}" if made else ""
                 return Fit(most, tall, wide, share, base and share < 1, note)
-    raise InputError(f"{needs} even for one frame. Raise it, or lower data.area.")
+    raise InputError(
+        f"{needs} even for {'one frame' if shortest == 1 else f'{shortest} frames'}. Raise it, or lower data.area."
+    )
 
 
 def _tokens(height: int, width: int, system: System) -> int:

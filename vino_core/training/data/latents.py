@@ -54,11 +54,12 @@ def cache_settings(run: RunConfig, task: str) -> dict[str, Any]:
 
 
 def cache_root(run: RunConfig, task: str, path: str, held_out: bool) -> Path:
-    """The folder above the caches of a task: `latents` beside the data unless the config names another."""
-    chosen = run.data.tasks[task].latents
+    """The folder above the caches of a task: `latents` beside the data unless the config names another, in which each
+    data set has a folder of its own, called by its path."""
+    chosen, place = run.data.tasks[task].latents, Path(path)
     if isinstance(chosen, str):
-        return Path(chosen) / f"{task}_validation" if held_out else Path(chosen) / task
-    place = Path(path)
+        own = "--".join(part for part in place.parts if part != place.anchor)
+        return Path(chosen) / (f"{task}_validation" if held_out else task) / own
     return (place if place.is_dir() else place.parent) / "latents" / task
 
 
