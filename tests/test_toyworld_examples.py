@@ -161,6 +161,13 @@ def test_short_captions_may_leave_sizes_and_places_open_and_nothing_else() -> No
             assert plan.is_open != (f"{one.size} " in words and f"the {one.place_name}" in words)
 
 
+def test_a_place_is_never_named_as_if_it_were_a_direction() -> None:
+    """To the right of where it is would be somewhere else than at the right."""
+    prompts = [plan.prompt for plan in map(ToySource("ti2i").plan, range(400)) if plan.kind == "move"]
+    assert len(prompts) > 30 and any(" to the top left." in prompt for prompt in prompts)
+    assert not [prompt for prompt in prompts if re.search(r"^(Move|Shift) .* to the (left|right|top|bottom)\.", prompt)]
+
+
 def test_first_frames_and_camera_clones_start_at_the_picture() -> None:
     for task in ("i2v", "tiv2v_clone", "tiv2v_camclone"):
         for index in range(6):

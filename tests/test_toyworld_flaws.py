@@ -5,6 +5,7 @@ Remains, ghosts, specks, holes and missing parts, wrong frames between a clip's 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -22,7 +23,7 @@ from vino_core.toyworld.reading import box_mean, read
 from vino_core.toyworld.scorers import score
 from vino_core.toyworld.styles import apply_style
 from vino_core.toyworld.tasks import ToySource
-from vino_core.toyworld.world import Appearance, Scene, Sprite, Style, View, appearance, times
+from vino_core.toyworld.world import COLOURS, Appearance, Scene, Sprite, Style, View, appearance, times
 
 Pixels = np.ndarray
 BETWEEN = [1, 2, 3, 5, 6, 7]
@@ -100,11 +101,12 @@ def hole(frame: Tensor, sprite: Sprite, seen: Appearance) -> None:
 Spoil = Callable[[Tensor, Sprite, Appearance], None]
 
 
-def spoiled(toy: ToyExample, spoil: Spoil) -> tuple[Tensor, ToyExample]:
-    """The truth, spoiled in every frame."""
+def spoiled(toy: ToyExample, spoil: Spoil, only: int | None = None) -> tuple[Tensor, ToyExample]:
+    """The truth, spoiled in every frame or in `only` one."""
     scene, pixels = toy.truth.target, toy.example.target.clone()
-    for frame, time in zip(pixels, times(len(pixels)), strict=True):
-        spoil(frame, scene.sprites[0], appearance(scene.sprites[0], scene.camera.view(time), time))
+    for number, (frame, time) in enumerate(zip(pixels, times(len(pixels)), strict=True)):
+        if only in (None, number):
+            spoil(frame, scene.sprites[0], appearance(scene.sprites[0], scene.camera.view(time), time))
     return pixels, toy
 
 
@@ -127,6 +129,56 @@ PICTURES_AND_CLIPS = [("t2i", 40, spoil) for spoil in (specks, pole, line, hole)
 def test_specks_poles_and_holes_are_seen(spoil: Spoil, task: str, count: int) -> None:
     results = [spoiled(toy, spoil) for toy in unstyled(task, count)]
     assert share_passed(results, count // 2) <= 0.05
+
+
+@pytest.mark.parametrize("task", ["t2v", "tv2v"])
+@pytest.mark.parametrize("spoil", [specks, pole, line, hole])
+def test_a_flaw_of_a_single_frame_is_seen(spoil: Spoil, task: str) -> None:
+    results = [spoiled(toy, spoil, only=BETWEEN[number % 6]) for number, toy in enumerate(unstyled(task, 16))]
+    assert share_passed(results, 8) <= (0.25 if spoil is hole else 0.05)  # stripes hide a hole
+
+
+def nearest_colour(scene: Scene) -> Scene:
+    """The first sprite in the colour that is hardest to tell from its own."""
+    own = scene.sprites[0]
+    near = min(set(COLOURS) - {own.colour}, key=lambda colour: math.dist(COLOURS[colour], COLOURS[own.colour]))
+    return replace(scene, sprites=(replace(own, colour=near), *scene.sprites[1:]))
+
+
+def test_a_colour_of_a_single_frame_is_seen() -> None:
+    results = []
+    for toy in unstyled("t2v", 24):
+        pixels = toy.example.target.clone()
+        pixels[2] = torch.from_numpy(draw(nearest_colour(toy.truth.target), 64, 9))[2]
+        results.append((pixels, toy))
+    assert share_passed(results, 12) <= 0.05
+
+
+def test_another_reference_in_a_single_frame_is_seen() -> None:
+    results = []
+    for toy in toys("ti2v", 24):
+        first, *others = toy.truth.target.sprites
+        if others and first.texture.is_pattern and others[0].texture.is_pattern:
+            pixels = toy.example.target.clone()
+            scene = replace(toy.truth.target, sprites=(replace(first, texture=others[0].texture), *others))
+            pixels[2] = torch.from_numpy(draw(scene, 64, 9))[2]
+            results.append((pixels, toy))
+    assert len(results) >= 8
+    assert not any(score(pixels, toy).identity for pixels, toy in results)
+
+
+def test_a_clip_begins_with_its_picture_although_the_camera_moves() -> None:
+    """Then nothing can be compared from frame to frame."""
+    clips = [toy for toy in toys("i2v", 60) if toy.truth.target.camera != toy.truth.source.camera]
+    assert len(clips) >= 8
+    shifted = []
+    for toy in clips:
+        pixels = toy.example.target.clone()
+        assert score(pixels, toy).kept
+        pixels[0] = pixels[0].roll((8, 8), (0, 1))
+        shifted.append(score(pixels, toy))
+    assert all(one.kept == (one.first_frame >= 22.0) for one in shifted)
+    assert sum(not one.kept for one in shifted) >= len(shifted) // 2
 
 
 def test_a_sprite_that_lacks_a_quarter_is_seen() -> None:

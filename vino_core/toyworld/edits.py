@@ -15,6 +15,8 @@ from .captions import GROUNDS, STYLES, article, at, described, moving, the
 from .sampling import Draw, Unfit, check, moved, sprite
 from .world import COLOURS, PLACES, STILL, Scene, Sprite
 
+_DIRECTIONS = "left", "right", "top", "bottom"
+
 
 class Edit(NamedTuple):
     """An edited scene and the instruction that leads to it."""
@@ -81,13 +83,14 @@ def remove(draw: Draw, scene: Scene, where: str) -> Edit:
 def move(draw: Draw, scene: Scene, where: str) -> Edit:
     old = _chosen(draw, scene)
     new = replace(old, place=draw.pick([place for place in PLACES.values() if place != old.place]))
-    prompt = draw.pick(
-        (
-            f"Move {the(old)} in {where} to the {new.place_name}.",
-            f"Shift {the(old)} in {where} to the {new.place_name}.",
-            f"In {where}, put {the(old)} {at(new)} instead.",
-        )
+    prompts = (
+        f"Move {the(old)} in {where} to the {new.place_name}.",
+        f"Shift {the(old)} in {where} to the {new.place_name}.",
+        f"In {where}, put {the(old)} {at(new)} instead.",
     )
+    prompt = draw.pick(prompts)
+    # "To the right" would be a direction: what is at the top right goes straight down to be at the right.
+    prompt = prompts[2] if new.place_name in _DIRECTIONS else prompt
     return Edit(check(_swapped(scene, old, new)), prompt)
 
 

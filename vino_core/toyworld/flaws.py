@@ -31,6 +31,17 @@ more in a picture.
 GAP = 0.85
 """How much of a square of 3 x 3 pixels well inside a sprite may look like the background; 0.78 of the truth, in clips.
 """
+# Limits of one frame of a clip. "Of the truth" is the most in a frame of 148 true clips that had passed through that
+# VAE and are clean else. Each catches what is drawn into one frame of nine only.
+STRAYS = 12
+"""Pixels more than SPECK from the background; 5 of the truth. A pole of 4 pixels has 56 or more."""
+GLARE, GLARING = 120.0, 8
+"""Pixels more than the first (0..441) from the background, anywhere beside the sprites; 4 of the truth, 25 specks have
+138 or more."""
+BLOT = 20.0
+"""As SHADE; 14.8 of the truth, a pole 34 or more."""
+FLEETING_HOLE = 85.0
+"""As HOLE; 72 of the truth, a black hole of 4 x 4 pixels 101 or more but for some in stripes, 79."""
 _DISTINCT, _LIKE_GROUND = 30.0, 0.35
 """A sprite's pixel counts where it should differ from the background by the first (0..441), and looks like background
 where it differs by less than this share of that."""
@@ -49,19 +60,41 @@ def is_clean(frames: Sequence[Frame]) -> bool:
     """Whether a picture or a clip shows nothing but its scene, as far as its sprites were found.
 
     No remains or specks beside the sprites, no faint shade of another sprite, no hole in a sprite and none that lacks a
-    part; of a clip, in half of its frames, as an autoencoder leaves much behind for a moment. Patterned sprites are
-    left out, as their surface is judged by itself.
+    part; of a clip, in half of its frames, as an autoencoder leaves much behind for a moment, and nothing glaring in
+    any of them. Patterned sprites are left out, as their surface is judged by itself.
     """
     area = (frames[0].size / 64) ** 2
-    specks, shade, hole, gap = np.median([flaws_of(frame) for frame in frames], axis=0)
+    measured = [flaws_of(frame) for frame in frames]
+    specks, shade, hole, gap = np.median(measured, axis=0)
     limit = SHADE_IN_CLIPS if len(frames) > 1 else SHADE
-    return bool(specks <= SPECKS * area and shade <= limit and hole < HOLE and gap <= GAP)
+    clean = specks <= SPECKS * area and shade <= limit and hole < HOLE and gap <= GAP
+    if len(frames) > 1 and clean:
+        swept = reading.grown(np.logical_or.reduce([_taken(frame) for frame in frames]), round(frames[0].size / 64))
+        clean = all(one.hole < FLEETING_HOLE for one in measured) and all(_is_calm(frame, swept) for frame in frames)
+    return bool(clean)
+
+
+def _is_calm(frame: Frame, swept: Flags) -> bool:
+    """Whether a clip's frame has nothing glaring in it, nor anything plain beside all places where its sprites are at
+    some time (`swept`): there an autoencoder leaves traces."""
+    area = (frame.size / 64) ** 2
+    error = _strange(frame.pixels, frame.backdrop)
+    size = reading.distance(error, np.float32(0))
+    return bool(
+        np.count_nonzero((size > SPECK) & ~swept) <= STRAYS * area
+        and np.count_nonzero((size > GLARE) & ~_taken(frame)) <= GLARING * area
+        and _largest_blot(error, ~swept, round(frame.size * 3 / 64)) <= BLOT
+    )
+
+
+def _taken(frame: Frame) -> Flags:
+    return reading.taken(frame, round(frame.size * 2 / 64))
 
 
 def flaws_of(frame: Frame) -> Flaws:
     """What a frame shows beside its scene, and what its sprites lack."""
     scale = frame.size / 64
-    free = ~reading.taken(frame, round(2 * scale))
+    free = ~_taken(frame)
     error = _strange(frame.pixels, frame.backdrop)
     specks = np.count_nonzero((reading.distance(error, np.float32(0)) > SPECK) & free)
     found = frame.found_sprites()

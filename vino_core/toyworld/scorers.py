@@ -50,6 +50,11 @@ FLEETING_LIMIT = 100.0
 """Of one such frame; up to 84 of a truth where something small flies fast."""
 BETWEEN_LIKENESS_LIMIT = 0.3
 """Mean over the frames between the key frames: 0.4 or more of a truth that passes else, up to 0.2 of plain surfaces."""
+OTHER_COLOUR = 15.0
+"""By how much error (0..255) one such frame's surface may be nearer to another colour: none of a truth, 37 or more if
+the nearest other colour is there."""
+OTHER_REFERENCE = 20.0
+"""The same of another reference's pattern: none of a truth, 71 or more if it is there."""
 BETWEEN_EXTRA = 60.0
 """How far a thing stands out (0..441) that counts as one sprite more; a VAE leaves fainter ones behind what moves."""
 FAINT = 12.0
@@ -79,9 +84,9 @@ class Score:
     clip's attributes are read from its first, middle and last frame; "between": the other frames show the same,
     compared where their sprites were found. `identity`: every subject
     shows its own reference's surface and no other; `confused`: one shows another reference's. `likeness`: correlation
-    with the right surface. `untouched`: PSNR in dB against the source where the edit changes nothing, `kept`: whether
-    that is enough. `place_error`: mean distance to the expected places over all frames, as a fraction of the side.
-    `first_frame`: PSNR in dB against the picture that the clip starts from.
+    with the right surface. `untouched`: PSNR in dB against the source where the edit changes nothing; `first_frame`:
+    against the picture that the clip starts from; `kept`: whether both are enough. `place_error`: mean distance to the
+    expected places over all frames, as a fraction of the side.
     """
 
     checks: dict[str, bool]
@@ -139,19 +144,22 @@ def score(result: Tensor, toy: ToyExample) -> Score:
         likes = [float(np.mean([reading.likeness(frame, one.index) for frame in keys])) for one in subjects]
         like = min(likes)
         identity = all(verdict == "own" for verdict in verdicts) and like >= LIKENESS_LIMIT
-        identity = identity and all(_keeps_surface(between, one.index) for one in subjects)
+        identity = identity and all(_keeps_surface(between, one, plan) for one in subjects)
         confused = "other reference" in verdicts
-    untouched = beginnings.untouched(pixels, toy)
+    untouched, first_frame = beginnings.untouched(pixels, toy), beginnings.first_frame(pixels, toy)
+    kept = None if untouched is None else untouched >= beginnings.least_kept(plan)
+    if first_frame is not None:
+        kept = kept is not False and first_frame >= beginnings.CLIPS_KEPT
     return Score(
         checks=checks,
         identity=identity,
         confused=confused,
         likeness=like,
         untouched=untouched,
-        kept=None if untouched is None else untouched >= beginnings.least_kept(plan),
+        kept=kept,
         motion=motion,
         place_error=float(np.mean(errors)) if errors else None,
-        first_frame=beginnings.first_frame(pixels, toy),
+        first_frame=first_frame,
     )
 
 
@@ -179,7 +187,19 @@ def _shows_scene(frames: Sequence[Frame]) -> bool:
         return False
     described = [index for index, sprite in enumerate(frames[0].scene.sprites) if sprite.colour]
     errors = [[_surface_error_nearby(frame, index) for frame in frames] for index in described]
-    return all(max(one) < FLEETING_LIMIT and np.mean(one) < BETWEEN_SURFACE_LIMIT for one in errors)
+    if not all(max(one) < FLEETING_LIMIT and np.mean(one) < BETWEEN_SURFACE_LIMIT for one in errors):
+        return False
+    return not any(_has_other_colour(frame, index) for frame in frames for index in described)
+
+
+def _has_other_colour(frame: Frame, index: int) -> bool:
+    """Whether a found sprite looks more like one of another colour, in styles that keep colours."""
+    if frame.scene.style.kind not in COLOURFUL:
+        return False
+    sprite = frame.scene.sprites[index]
+    others = [replace(sprite, colour=colour) for colour in COLOURS if colour != sprite.colour]
+    nearest = min(reading.surface_error(frame, index, other) for other in others)
+    return reading.surface_error(frame, index, sprite) >= nearest + OTHER_COLOUR
 
 
 def _surface_error_nearby(frame: Frame, index: int) -> float:
@@ -319,8 +339,23 @@ def _keeps_shape(frames: Sequence[Frame], reader: _Reader) -> bool:
     return gap <= slack * len(frames)
 
 
-def _keeps_surface(frames: Sequence[Frame], index: int) -> bool:
-    return not frames or float(np.mean([reading.likeness(frame, index) for frame in frames])) >= BETWEEN_LIKENESS_LIMIT
+def _keeps_surface(frames: Sequence[Frame], reader: _Reader, plan: Plan) -> bool:
+    """Whether a subject looks like its reference on the average of frames, and like another one in none of them."""
+    index, sprite = reader.index, reader.sprite
+    if frames and float(np.mean([reading.likeness(frame, index) for frame in frames])) < BETWEEN_LIKENESS_LIMIT:
+        return False
+    others = [replace(sprite, texture=texture) for texture in _other_references(plan, sprite)]
+    return all(
+        reading.surface_error(frame, index, sprite) < reading.surface_error(frame, index, other) + OTHER_REFERENCE
+        for frame in frames
+        for other in others
+    )
+
+
+def _other_references(plan: Plan, sprite: Sprite) -> set[Texture]:
+    """The patterns that the references show beside the sprite's own."""
+    inputs = (*plan.images, *plan.videos)
+    return {one.texture for scene in inputs for one in scene.sprites if one.texture.is_pattern} - {sprite.texture}
 
 
 def _surface_verdict(reader: _Reader, plan: Plan) -> str:
@@ -328,15 +363,13 @@ def _surface_verdict(reader: _Reader, plan: Plan) -> str:
     if not reader.is_there:
         return "another"
     own = reader.sprite.texture
-    inputs = (*plan.images, *plan.videos)
-    references = {one.texture for scene in inputs for one in scene.sprites if one.texture.is_pattern} - {own}
     strangers = [Texture("pattern", own.colours, own.waves + number) for number in range(1, _DISTRACTORS + 1)]
     strangers += [Texture("pattern", own.colours + number, own.waves) for number in range(1, _DISTRACTORS + 1)]
 
     def misfit(texture: Texture) -> float:
         return reader.surface_error(replace(reader.sprite, texture=texture))
 
-    others = min(map(misfit, references), default=math.inf)
+    others = min(map(misfit, _other_references(plan, reader.sprite)), default=math.inf)
     unknown = min(_flat_error(reader), *map(misfit, strangers))
     best = misfit(own)
     if best < min(others, unknown):
