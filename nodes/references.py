@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io
 
 from ..vino_core.errors import InputError
+from ..vino_core.interruption import interruptible
 from ..vino_core.media.references import References
 from ..vino_core.media.sizing import MAX_PIXELS, TARGET_AREA, TEMPORAL_STRIDE, check_frames, check_size
 from ..vino_core.request import check_references
@@ -175,7 +177,8 @@ def _prepare(
     chosen = (size["height"], size["width"]) if size["size"] == "custom" else None
     scaled = {"area": size["area"]} if size["size"] == SCALED else {}
     check_scaled(system, task, scaled.get("area"), of_result=True)
-    references = prepare_references(system, task, pictures, clips, length, chosen, **scaled)
+    with interruptible(throw_exception_if_processing_interrupted):
+        references = prepare_references(system, task, pictures, clips, length, chosen, **scaled)
     height, width, frames = _result_size(size, references, length, preset)
     check_size(width, height, system.unit)
     check_references(system, task, references, width, height, frames)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
+from comfy.model_management import throw_exception_if_processing_interrupted
 from comfy_api.latest import io
 
 from ..vino_core.errors import InputError
+from ..vino_core.interruption import interruptible
 from ..vino_core.training.example import ExampleSource
 from ..vino_core.training.survey import Chosen, Survey, folder_sources, survey
 from .comfy.messages import show
@@ -89,7 +91,8 @@ class VINOLoraDataset(io.ComfyNode):
     @classmethod
     def execute(cls, folder: str, skip_unusable: bool) -> io.NodeOutput:
         path = _path(folder)
-        found = survey(path)
+        with interruptible(throw_exception_if_processing_interrupted):
+            found = survey(path)
         if found.problems and not (skip_unusable and found.count):
             listed = [f"- {problem}" for problem in found.problems[:_NAMED]]
             rest = len(found.problems) - len(listed)

@@ -286,3 +286,26 @@ def test_lora_in_official_names() -> None:
     assert len(patched.patches) > 30
     for key in patched.patches:
         assert difference(comfy_lora_weight(patched, key), expected[key.removeprefix("diffusion_model.")]) < 1e-5
+
+
+@pytest.mark.parametrize(("layer", "warned"), [("connector.mlp.0", True), ("double_blocks.0.img_attn.qkv", False)])
+def test_a_lora_on_a_hook_that_cannot_reach_connectors_says_so(
+    caplog: pytest.LogCaptureFixture, plain: Tensor, layer: str, warned: bool
+) -> None:
+    import comfy.hooks
+    import comfy.sample
+
+    model, run = comfy_runs.model(), case("ti2i_baseimg")
+    weight = model.model.diffusion_model.get_submodule(layer).weight
+    down, up = _factors(weight.shape, torch.Generator().manual_seed(0))
+    lora = {f"diffusion_model.{layer}.lora_A.weight": down, f"diffusion_model.{layer}.lora_B.weight": up}
+    hooks = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
+    branches = [comfy.hooks.set_hooks_for_conditioning(branch, hooks) for branch in run.branches[:2]]
+    start = run.latent["samples"]
+    with torch.inference_mode():
+        out = comfy.sample.sample(
+            model, comfy.sample.prepare_noise(start, 0), STEPS, 5.0, "euler", "simple", *branches, start,
+            disable_pbar=True, seed=0,
+        )  # fmt: skip
+    assert ("Load it with Load LoRA" in caplog.text) == warned
+    assert (difference(out, plain) < 1e-4) == warned

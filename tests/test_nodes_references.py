@@ -132,3 +132,25 @@ def test_empty_latent_has_the_models_shape() -> None:
 def test_empty_latent_refuses_what_the_model_cannot_do(size: tuple[int, int, int], message: str) -> None:
     with pytest.raises(pack("vino_core.errors").InputError, match=message):
         nodes().VINOEmptyLatent.execute(*size, 1)
+
+
+def test_reading_a_clip_stops_when_comfyui_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a long one the whole file is decoded, as the text encoder sees its last frame."""
+    nodes()
+    import comfy.model_management
+
+    decoded = []
+    videos = pack("vino_core.media.videos")
+    usual = videos.may_go_on
+
+    def pressed() -> None:
+        decoded.append(1)
+        if len(decoded) == 40:  # 29 packets were counted: this is in the second pass
+            comfy.model_management.interrupt_current_processing()
+        usual()
+
+    monkeypatch.setattr(videos, "may_go_on", pressed)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        run(videos={"video_1": video()})
+    assert len(decoded) == 40
+    assert as_vino(run(videos={"video_1": video()})[0]).videos

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.conds
+import comfy.hooks
 import comfy.model_base
 import comfy.patcher_extension
 import torch
@@ -208,6 +209,7 @@ class VINO(comfy.model_base.HunyuanVideo):
                 "reference latents. Pass it through VINO Reference Latents, with the same references, and add no "
                 "others."
             )
+        self._warn_of_hooks(kwargs.get("hooks"))
         states = kwargs["cross_attn"].to(device=kwargs["device"], dtype=self.get_dtype_inference())
         connected = connect(self.diffusion_model, system, states, boundaries)
         out = {"c_crossattn": comfy.conds.CONDRegular(connected.text)}
@@ -222,6 +224,17 @@ class VINO(comfy.model_base.HunyuanVideo):
         if FIRST_FRAME in kwargs:
             out["first_frame"] = comfy.conds.CONDRegular(self.process_latent_in(kwargs[FIRST_FRAME]))
         return out
+
+    def _warn_of_hooks(self, hooks: comfy.hooks.HookGroup | None) -> None:
+        """Say what a LoRA on a hook lacks: connectors run here, before hooks change any weight."""
+        weights = hooks.get_type(comfy.hooks.EnumHookType.Weight) if hooks is not None else []
+        names = [connector.name for connector in self.diffusion_model.config.connectors]
+        if any(name in key for hook in weights for key in hook.weights or () for name in names):
+            log.warning(
+                "A hooked LoRA changes the connectors (%s) too. Hooks do not reach those: its part on them is left "
+                "out. Load it with Load LoRA to have all of it.",
+                ", ".join(names),
+            )
 
     def _expect_tokens(self, found: int | None) -> None:
         """Raise InputError when the conditioning was made with another number of learnable tokens than is trained."""

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from torch import Tensor
 
 from ..errors import InputError
+from ..interruption import may_go_on
 from .cut_off import is_cut_off
 from .encoded import Encoded, Source, readable, usable
 from .excerpt import Excerpt, excerpt_indices
@@ -71,7 +72,10 @@ def probe(source: Source) -> VideoInfo:
     """
     path = usable(source, "video")
     with _opened(path) as (container, stream):
-        frames = sum(1 for packet in container.demux(stream) if packet.size and not packet.is_discard)
+        frames = 0
+        for packet in container.demux(stream):
+            may_go_on()
+            frames += bool(packet.size and not packet.is_discard)
         rate = stream.average_rate or stream.guessed_rate
         # Of a whole file it says nothing: one frame may be shown for long, another left out by an edit list.
         stated = _stated_frames(container, stream) if is_cut_off(path) else 0
@@ -272,6 +276,7 @@ def _decoded(container: InputContainer, stream: VideoStream, path: Path | Encode
     count = 0
     try:
         for frame in container.decode(stream):
+            may_go_on()
             yield frame
             count += 1
     except av.FFmpegError as error:

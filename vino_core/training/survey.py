@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..interruption import may_go_on
 from .data.captioned import TASKS as CAPTIONED
 from .data.captioned import CaptionedSource, left_out
 from .data.check import open_row
@@ -98,6 +99,7 @@ def survey(folder: Path) -> Survey:
     for task, source in found.items():
         usable = []
         for index in range(len(source)):
+            may_go_on()
             try:
                 row = source.row(index)
                 _, height, width = open_row(source, index, row)[0]
