@@ -110,6 +110,42 @@ def test_an_unwritable_output_folder_is_found_before_anything_is_computed(
     assert "cannot be written (Permission denied)" in error and "writable" in error
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--width", "50"), "--width is 50; it must be a positive multiple of 16. The nearest is 48"),
+        (("--height", "0"), "--height is 0; it must be a positive multiple of 16. The nearest is 16"),
+        (("--width", "50", "--height", "33"), "Size 50 x 33: width and height must be positive multiples of 16"),
+        (("--steps", "0"), "steps is 0; at least 1 is needed"),
+        (("--shift", "0"), "shift is 0.0; it must be above 0"),
+        (("--text-scale", "200"), "text_scale is 200.0; it must lie between 0 and 100"),
+        (("--image-scale", "-1"), "image_scale is -1.0; it must lie between 0 and 100"),
+        (("--seed", "-1"), "seed is -1; it must lie between 0 and 2^63 - 1"),
+        (("--base-image",), "no image is connected or given. Connect the image to edit as the last one, or name it"),
+        (("--preset", "ti2i"), "the task ti2i takes its size from a picture or video, and none is given. Add one with"),
+        (("--preset", "ti2i", "--width", "64", "--height", "64"), "the task ti2i takes its size from"),
+    ],
+)
+def test_mistakes_are_found_before_weights_are_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    assert generate(tmp_path / "out", "--prompt", "x", *words) == 1
+    told = capsys.readouterr()
+    assert message in told.err and "to do" not in told.out
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [("--steps", "0"), ("--width", "50"), ("--shift", "-1")])
+def test_a_flag_that_no_row_of_a_task_list_can_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    tasks = tmp_path / "list.json"
+    tasks.write_text(json.dumps([{"index": "one", "task": "t2i", "caption": "x"}]))
+    assert generate(tmp_path / "out", "--tasks", str(tasks), *words) == 1
+    told = capsys.readouterr()
+    assert f"{words[0].removeprefix('--')} is {words[1]}" in told.err and "to do" not in told.out
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"file": "one.png"}'])
 def test_a_sidecar_that_is_not_ours(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
     tasks, out = tmp_path / "list.json", tmp_path / "out"

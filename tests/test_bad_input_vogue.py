@@ -250,7 +250,7 @@ def test_a_task_of_the_other_system_or_of_none() -> None:
 
 
 def test_a_base_image_without_one() -> None:
-    with pytest.raises(InputError, match="base image is on, but no image is connected. Connect"):
+    with pytest.raises(InputError, match="base image is on, but no image is connected or given. Connect"):
         branch_prompts(VOGUE, "x", "", 0, 0, base_image=True, text_scale=5.0)
     seen = branch_prompts(VOGUE, "x", "", 1, 0, base_image=True, text_scale=5.0, image_scale=2.0)
     assert seen[Branch.NEGATIVE_IMAGE].references == (), "a single picture to edit: the third branch sees none"

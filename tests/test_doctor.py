@@ -168,13 +168,36 @@ def test_missing_and_old_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_requirements_are_those_of_the_project_file() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     declared: dict[str, dict[str, str]] = {}
-    for key in ("dependencies", "torch", "headless"):
+    for key in ("dependencies", "torch", "headless", "training", "deepspeed", "ray"):
         block = re.search(rf"^{key} = \[(.*?)\]", text, re.MULTILINE | re.DOTALL)[1]
         declared[key] = dict(re.findall(r'"([\w-]+)>=([\d.]+)"', block))
     known: dict[str, dict[str, str]] = {key: {} for key in declared}
     for requirement in packages.REQUIREMENTS:
         known[requirement.extra or "dependencies"][requirement.name] = requirement.floor
+    # Of the optional extras the doctor names the package that they are for, not what it needs besides.
+    for key in ("deepspeed", "ray"):
+        declared[key] = {key: declared[key][key]}
     assert known == declared
+    assert f'requires-comfyui = ">={packages.COMFYUI}.0"' in text
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ('__version__ = "0.30.0"\n', "ComfyUI 0.30.0 in {folder}\n"),
+        ('# generated\n__version__ = "0.26.1"\n', "ComfyUI 0.26.1 in {folder}; 0.30 or newer is needed: update it\n"),
+        ("version = None\n", "ComfyUI of unknown version: {folder} has no comfyui_version.py that says it\n"),
+        (None, "ComfyUI of unknown version: {folder} has no comfyui_version.py that says it\n"),
+    ],
+)
+def test_comfyuis_version_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture, content: str | None, line: str
+) -> None:
+    (tmp_path / "models").mkdir()
+    if content is not None:
+        (tmp_path / "comfyui_version.py").write_text(content)
+    assert main(["doctor", "--comfyui", str(tmp_path)]) == 0
+    assert line.format(folder=tmp_path) in capsys.readouterr().out
 
 
 def test_memory_of_the_published_model() -> None:
@@ -186,6 +209,22 @@ def test_memory_of_the_published_model() -> None:
     assert tokens(plain, VINO) == 40 * 40 + 512
     assert tokens(edit, VINO) == 2 * 21 * 30 * 53 + 2 + 512 + 4 * 588
     assert activation_bytes(edit, VINO, VINO.mmdit) > 10 * activation_bytes(plain, VINO, VINO.mmdit)
+
+
+def test_the_readme_tells_the_same_memory() -> None:
+    """Its table is what the doctor computes and 1 GB, to a tenth of a GB."""
+    jobs = [
+        Job("picture", 1, 640, 640),
+        Job("clip", 85, 480, 848),
+        Job("edit", 81, 480, 848, videos=1),
+    ]
+    weights = {"bf16": 16.0, "fp8": 8.0, "GGUF Q4_K_M": 4.85}
+    text = (ROOT / "README.md").read_text()
+    for name, bits in weights.items():
+        row = re.search(rf"^\| {name} \| ([\d.]+) GB \| ([\d.]+) GB \| ([\d.]+) GB \|$", text, re.MULTILINE)
+        size = parameters(VINO.mmdit) * bits / 8
+        needs = [(size + activation_bytes(job, VINO, VINO.mmdit)) / 1e9 + 1 for job in jobs]
+        assert [float(told) for told in row.groups()] == pytest.approx(needs, abs=0.051)
 
 
 def test_memory_of_vogue() -> None:

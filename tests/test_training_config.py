@@ -72,7 +72,7 @@ def test_settings_change_from_the_command_line() -> None:
         ("stage=4", "stage is 4"),
         ("ema=1.5", "ema is 1.5"),
         ("data.dropout=1", "dropout is 1.0"),
-        ("data.tasks.t2x={weight: 1, source: toy}", "t2x unknown. Known: t2i"),
+        ("data.tasks.t2x={weight: 1, source: toy}", "data.tasks: 't2x' is unknown. .*Known: t2i"),
         ("data.tasks.t2i.source=toy", "toy takes no path"),
         ("data.frames=6", "6 frames"),
         ("files.model=x.safetensors", "starts from one of files.model, files.base, fresh"),
@@ -81,8 +81,15 @@ def test_settings_change_from_the_command_line() -> None:
         ("lora.rank=4", "lora is a fine-tuning"),
         (
             "optimizer.warmup=99999",
-            r"fit into steps, which is 20000\. Lower optimizer.warmup or optimizer.decay, or raise",
+            r"warmup 99999 \+ decay 0 is more than steps, 20000\. Lower optimizer.warmup or optimizer.decay, or",
         ),
+        ("optimizer.warmup=-1", r"optimizer.warmup is -1; it must be 0 steps or more"),
+        ("optimizer.decay=-2", r"optimizer.decay is -2; it must be 0 steps or more"),
+        ("optimizer.weight_decay=-1", r"optimizer.weight_decay is -1.0; it must be 0 or more"),
+        ("optimizer.eps=0", r"optimizer.eps is 0.0; it must be above 0"),
+        ("flow.shift=0", r"flow.shift is 0.0; it must be above 0"),
+        ("save.keep=0", r"save.keep is 0; it must be 1 or more"),
+        ("watch={validate: 5, validation_examples: 0}", r"validation_examples is 0; it must be 1 or more. To do with"),
         ("watch.preview=0", None),
         ("watch.previews=[]", "names no prompt"),
         ("nonsense", "write it as name=value"),
@@ -98,7 +105,7 @@ def test_settings_change_from_the_command_line() -> None:
         ("data.tasks.t2i.images=0", "data.tasks.t2i.images is 0; use 1 or more"),
         ("data.max_tokens=0", "data.max_tokens is 0; it must be 1 or more"),
         ("tokens=-1", "tokens is -1; it must be 0 or more"),
-        ("watch.validate=-5", "preview and validate are 0"),
+        ("watch.validate=-5", "watch.validate is -5; it must be 0"),
         ("watch.peak_tflops=0", "peak_tflops is 0.0; it must be above 0"),
         ("data.tasks.t2i.captions=medium", "must be one of long, short, both"),
         (
@@ -121,6 +128,28 @@ def test_wrong_settings_are_refused(change: str, message: str | None) -> None:
         return
     with pytest.raises(InputError, match=message):
         load_config(path, [change])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["optimizer.learning_rate=abc"], "--set optimizer.learning_rate=abc: optimizer.learning_rate is 'abc';"),
+        (["data.tasks.foo.path=x"], "--set data.tasks.foo.path=x: data.tasks: 'foo' is unknown. Known: t2i, "),
+        (["data.tasks.tv2v.path=x"], "--set data.tasks.tv2v.path=x: data.tasks.tv2v: 'weight' is missing."),
+        (["lora.alpha=1", "lora.rank=x"], "--set lora.rank=x: lora.rank is 'x'; it must be of type int."),
+        (["watch.previews=[{prompt: 5}]"], "--set watch.previews=[{prompt: 5}]: watch.previews[0]: 'width' is"),
+        (["stepz=5"], "--set stepz=5: 'stepz' is unknown. Did you mean 'steps'? Known: out, stage, "),
+        (["steps=9"], "{path}: optimizer.clip is 'often'; it must be of type float."),
+        (["optimizer=5"], "--set optimizer=5: optimizer: must be a group of settings, not 5."),
+    ],
+)
+def test_a_wrong_setting_is_looked_for_where_it_was_given(tmp_path: Path, changes: list[str], message: str) -> None:
+    shipped = (ROOT / "configs" / "vino_stage1.yaml").read_text()
+    path = tmp_path / "run.yaml"
+    path.write_text(shipped.replace("clip: 1.0", "clip: often") if "{path}" in message else shipped)
+    with pytest.raises(InputError) as error:
+        load_config(path, changes)
+    assert str(error.value).startswith(message.replace("{path}", str(path)))
 
 
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:

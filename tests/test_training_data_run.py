@@ -67,7 +67,7 @@ def test_the_command_encodes_what_its_config_names(
     command = ["data", "encode", str(tmp_path / "run.yaml"), "--device", "cpu"]
     assert main(command) == 0
     told = capsys.readouterr().out
-    assert "3 examples, 1 skipped, 1 pieces made" in told and "skipped t2i 1: " in told and "1.png" in told
+    assert "3 examples, 1 skipped, 1 piece made" in told and "skipped t2i 1: " in told and "1.png" in told
     assert main([*command, "--adopt"]) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert main([*command, "--tasks", "t2v"]) == 1

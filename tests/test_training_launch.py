@@ -43,5 +43,5 @@ def test_two_processes_share_a_run(worker: Worker, launcher: str) -> None:
     folder = worker.results() / launcher
     done = json.loads((folder / "launched.json").read_text())
     assert done["code"] == 0, done["error"][-3000:]
-    assert "2 process(es), cpu" in done["out"] and done["out"].count("begin, 2 steps") == 1
+    assert "2 processes, cpu" in done["out"] and done["out"].count("begin, 2 steps") == 1
     assert len(read_record(folder / "out")) == 2

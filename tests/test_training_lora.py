@@ -112,5 +112,10 @@ def test_comfyuis_own_loader_reads_the_tokens(tmp_path: Path) -> None:
 
 def test_a_target_that_matches_nothing_is_refused(tmp_path: Path) -> None:
     made = parts(config(tmp_path))
-    with pytest.raises(InputError, match="no matrix of the model has such a name"):
+    with pytest.raises(InputError, match="no matrix of the model has such a name. Names end with .*") as error:
         add_lora(made.mmdit, Lora(targets=("attention",)), 0)
+    listed = str(error.value).partition("Names end with ")[2].rstrip(".").split(", ")
+    assert {"img_attn.qkv", "txt_mlp.2", "linear1", "connector.mlp.0"} <= set(listed)
+    assert len(listed) == len(set(listed)) < 40 and not any(".0." in name[2:] for name in listed)
+    for target in listed:  # each of them is one that it takes
+        add_lora(parts(config(tmp_path)).mmdit, Lora(rank=1, targets=(target,)), 0)

@@ -24,8 +24,7 @@ def branch_prompts(
     referred to, which decides what VINO's third branch keeps (and calls Image 1). Raises InputError when a base image
     is asked for and there is none, and for scales that the system does not take.
     """
-    if base_image and images == 0:
-        raise InputError("base image is on, but no image is connected. Connect the image to edit as the last one.")
+    check_image_to_edit(base_image, images)
     check_scales(system, text_scale)
     everything = tuple(range(images + videos))
     kept = system.kept(images, videos, base_image)
@@ -41,6 +40,15 @@ def check_tags(system: System, tags: bool) -> None:
     """Raise InputError when tags are asked for and the system has labels instead."""
     if tags and not (system.prompt.image_tag or system.prompt.video_tag):
         raise InputError(f"tags: {system.name} labels references by itself. Switch tags off.")
+
+
+def check_image_to_edit(base_image: bool, images: int) -> None:
+    """Raise InputError when the last image is to be edited and there is none."""
+    if base_image and images == 0:
+        raise InputError(
+            "base image is on, but no image is connected or given. Connect the image to edit as the last one, or name "
+            "it with --image."
+        )
 
 
 def check_base_image(system: System, base_image: bool, task: str, images: int, videos: int) -> None:

@@ -75,7 +75,8 @@ def _toy(arguments: argparse.Namespace) -> int:
             shards = write_shards(
                 arguments.out / task, source, arguments.count, progress=lambda done, bar=bar: bar.update(done - bar.n)
             )
-        print(f"{arguments.out / task}: {arguments.count} examples in {len(shards)} shards")
+        shown = "1 shard" if len(shards) == 1 else f"{len(shards)} shards"
+        print(f"{arguments.out / task}: {arguments.count} examples in {shown}")
     return 0
 
 
@@ -110,7 +111,8 @@ def _encode(arguments: argparse.Namespace) -> int:
                 bar.update(done - bar.n)
 
             outcome = encode(job, engine, show)
-        made = f"{outcome.made} pieces made" if outcome.made else "nothing to do"
+        pieces = "1 piece" if outcome.made == 1 else f"{outcome.made} pieces"
+        made = f"{pieces} made" if outcome.made else "nothing to do"
         print(f"{outcome.folder}: {outcome.examples} examples, {len(outcome.skipped)} skipped, {made}")
         for number, reason in outcome.skipped.items():
             print(f"  skipped {job.task} {number}: {reason}")

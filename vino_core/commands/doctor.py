@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..doctor.machine import Device, devices, memory, python_version
-from ..doctor.packages import PackageState, check_packages
+from ..doctor.packages import COMFYUI, PackageState, check_packages, comfyui_version, release
 
 _NEEDED = ("torch", "numpy", "safetensors", "av", "pillow")
 
@@ -50,6 +50,13 @@ def _files(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _comfyui(options: argparse.Namespace) -> dict[str, str | None]:
+    from ..doctor.inventory import comfyui_around
+
+    folder = Path(options.comfyui) if options.comfyui else comfyui_around()
+    return {"folder": folder and str(folder), "version": folder and comfyui_version(folder)}
+
+
 def _memory(device: Device) -> list[dict[str, Any]]:
     from ..doctor.memory import activation_bytes, parameters, tokens, verdict
     from ..systems import SYSTEMS
@@ -80,6 +87,7 @@ def examine(options: argparse.Namespace) -> dict[str, Any]:
     report: dict[str, Any] = {"python": python_version(), "packages": [asdict(package) for package in packages]}
     total, free = memory()
     report["memory"] = {"total": total, "free": free}
+    report["comfyui"] = _comfyui(options)
     if any(package.name in _NEEDED and package.installed is None for package in packages):
         return report
     found = devices()
@@ -104,6 +112,16 @@ def _package_lines(report: dict[str, Any]) -> Iterator[str]:
             for state in states
         ]
     )
+
+
+def _comfyui_line(comfyui: dict[str, str | None]) -> str:
+    folder, version = comfyui["folder"], comfyui["version"]
+    if folder is None:
+        return "ComfyUI not looked for. Name its folder with --comfyui."
+    if version is None:
+        return f"ComfyUI of unknown version: {folder} has no comfyui_version.py that says it"
+    old = f"; {COMFYUI} or newer is needed: update it" if release(version) < release(COMFYUI) else ""
+    return f"ComfyUI {version} in {folder}{old}"
 
 
 def _file_lines(files: dict[str, Any]) -> Iterator[str]:
@@ -144,6 +162,7 @@ def _need_lines(needs: dict[str, Any]) -> Iterator[str]:
 def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield f"Python {report['python']}"
     yield f"Main memory {_gigabytes(report['memory']['total'])}, {_gigabytes(report['memory']['free'])} free"
+    yield _comfyui_line(report["comfyui"])
     yield from _package_lines(report)
     if "devices" not in report:
         yield "Files and memory: not examined before the packages above are installed."

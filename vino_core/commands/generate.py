@@ -14,18 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..branches import check_base_image, check_scales, check_tags
 from ..checkpoints.folder import PARTS
-from ..encoder.understand import check_question
 from ..errors import InputError
 from ..media.output import check_folder
-from ..media.sizing import check_frames, check_size
-from ..systems import THINKING, check_thinking, get_thinking
+from ..systems import THINKING, get_thinking
 from ..systems.base import System
 from ..tasks import (
     UNDERSTANDING,
     Task,
-    check_picture,
     check_scaled,
     get_preset,
     load_tasks,
@@ -42,6 +38,7 @@ from .loading import (
     load_pipeline,
     load_text_encoder,
 )
+from .request_checks import check_flags, check_prompt, check_single
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,21 +121,20 @@ def run(arguments: argparse.Namespace) -> int:
         )
     system = choose_system(arguments, complete=False)
     tasks = load_tasks(arguments.tasks, system) if arguments.tasks else [_single(arguments, system)]
-    if arguments.frames is not None:
-        check_frames(arguments.frames, system.max_frames)
     if arguments.preset:
         tasks = [replace(task, preset=arguments.preset) for task in tasks]
     if _only_questions(tasks) and (given := _given(arguments, UNASKED)):
         raise InputError(f"{given}: not for a question, which the text encoder answers alone. Leave it out.")
+    check_flags(arguments, system)
     check_given(arguments, system, ("text_encoder",) if _only_questions(tasks) else PARTS)
     if arguments.think:
         tasks = [replace(task, think=arguments.think) for task in tasks]
     if arguments.tags:
         tasks = [replace(task, tags=True) for task in tasks]
     for task in tasks:
-        _check_thinking(task, arguments, system)
+        check_prompt(task, arguments, system)
     if arguments.tasks is None:
-        _check_single(tasks[0], arguments, system)
+        check_single(tasks[0], arguments, system)
     todo = [task for task in tasks if not _done(task, arguments)]
     print(f"{len(tasks) - len(todo)} of {len(tasks)} done already" if len(todo) < len(tasks) else f"{len(tasks)} to do")
     if not todo:
@@ -184,45 +180,6 @@ def _single(arguments: argparse.Namespace, system: System) -> Task:
 
 def _only_questions(tasks: list[Task]) -> bool:
     return all(task.preset == UNDERSTANDING for task in tasks)
-
-
-def _check_single(task: Task, arguments: argparse.Namespace, system: System) -> None:
-    """Raise InputError for a request that cannot be made, as far as that is known before minutes of loading. Of a task
-    list such items fail alone."""
-    for path in task.missing:
-        raise InputError(f"there is no file '{path}'. Check the paths at --image and --video.")
-    counts = len(task.images), len(task.videos)
-    if task.preset != UNDERSTANDING:
-        system.arrange(task.preset, *counts)
-        check_base_image(system, task.base_image, task.preset, *counts)
-        check_scaled(system, task.preset, arguments.area)
-        if arguments.frames is not None:
-            check_picture(system, task.preset, *counts, arguments.frames)
-    if arguments.text_scale is not None:
-        check_scales(system, arguments.text_scale)
-    if arguments.width is not None and arguments.height is not None:
-        check_size(arguments.width, arguments.height, system.unit)
-    check_tags(system, task.tags)
-
-
-def _check_thinking(task: Task, arguments: argparse.Namespace, system: System) -> None:
-    """Raise InputError for a task that is to be thought about and cannot, and for a question that does not stand
-    alone."""
-    if task.preset == UNDERSTANDING:
-        try:
-            check_question(task.prompt)
-        except InputError as error:
-            raise InputError(f"{task.index}: {error}") from error
-        if arguments.understand:
-            raise InputError(f"{task.index}: --understand writes a prompt, and this is a question. Leave it out.")
-    if task.think is None:
-        return
-    if arguments.understand:
-        raise InputError(f"{task.index}: both --understand and thinking are asked for. Leave one of them out.")
-    try:
-        check_thinking(system, task.think, task.preset, "Choose that one, or do not think.")
-    except InputError as error:
-        raise InputError(f"{task.index}: {error}") from error
 
 
 def _asked(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:

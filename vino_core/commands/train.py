@@ -63,9 +63,8 @@ def _train(arguments: argparse.Namespace) -> int:
             print(
                 f"{arguments.config}: {f'on from step {done}' if done else 'begin'}, {config.steps} steps", flush=True
             )
-            print(
-                f"{team.size} process(es), {team.device}, {config.parallel.dtype}, output in {config.out}", flush=True
-            )
+            processes = "1 process" if team.size == 1 else f"{team.size} processes"
+            print(f"{processes}, {team.device}, {config.parallel.dtype}, output in {config.out}", flush=True)
         if arguments.check:
             for line in _tried(trainer):
                 if team.first:

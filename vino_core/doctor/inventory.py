@@ -65,6 +65,12 @@ class Problem:
     reason: str
 
 
+def comfyui_around() -> Path | None:
+    """The ComfyUI that this pack is installed in, if it is."""
+    installed = Path(__file__).resolve().parents[3]
+    return installed.parent if installed.name == "custom_nodes" else None
+
+
 def models_folder(comfyui: Path | None, models: Path | None) -> Path | None:
     """The folder to look into: `models` itself, `comfyui`/models, or the ComfyUI this pack is installed in.
 
@@ -75,8 +81,8 @@ def models_folder(comfyui: Path | None, models: Path | None) -> Path | None:
     elif comfyui is not None:
         chosen, option = comfyui / "models", "--comfyui"
     else:
-        installed = Path(__file__).resolve().parents[3]
-        return installed.parent / "models" if installed.name == "custom_nodes" else None
+        around = comfyui_around()
+        return None if around is None else around / "models"
     if not chosen.is_dir():
         raise InputError(f"{option}: {chosen} is not a folder. Name ComfyUI's folder with --comfyui, or --models.")
     return chosen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,18 @@ REQUIREMENTS = (
     Requirement("tqdm", "4.66", None, "progress"),
     Requirement("transformers", "4.57", "headless", "text encoder of `vino generate`"),
     Requirement("diffusers", "0.35", "headless", "VAE of `vino generate`"),
+    Requirement("accelerate", "1.6", "training", "training: processes and devices"),
+    Requirement("peft", "0.15", "training", "training: LoRA"),
+    Requirement("pyyaml", "6.0", "training", "training: configs"),
+    Requirement("tensorboard", "2.16", "training", "training: curves and previews"),
+    Requirement("webdataset", "0.2.100", "training", "training: shards"),
+    Requirement("deepspeed", "0.19", "deepspeed", "optional: `parallel.mode: deepspeed`"),
+    Requirement("ray", "2.40", "ray", "optional: `vino data encode --engine ray`"),
 )
+
+
+COMFYUI = "0.30"
+"""The oldest ComfyUI that works."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +62,16 @@ def _installed(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def comfyui_version(folder: Path) -> str | None:
+    """The version of the ComfyUI in `folder`, or None where it does not say."""
+    try:
+        text = (folder / "comfyui_version.py").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    found = re.search(r"""^__version__ = ["'](\d[^"']*)["']""", text, re.MULTILINE)
+    return None if found is None else found[1]
 
 
 def check_packages() -> list[PackageState]:

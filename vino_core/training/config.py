@@ -16,7 +16,7 @@ from ..systems.base import System
 from .data.stored import SHAPES
 from .example import TASKS
 from .identity import comparable
-from .typed import build
+from .typed import WrongSetting, apply_change, build
 from .yaml_file import read_yaml
 
 Part = Literal["mmdit", "connectors", "tokens", "plain_text"]
@@ -111,7 +111,7 @@ class Data:
     shortened and several reference pictures made smaller; `workers`: threads that read ahead; `vlm_frames`: most frames
     of a clip that the VLM is shown, where it is not the system's own number."""
 
-    tasks: dict[str, Task]
+    tasks: dict[str, Task] = field(metadata={"names": TASKS})
     area: int
     frames: int = 1
     unit: int = 16
@@ -266,26 +266,17 @@ def load_config(path: str | Path, changes: Sequence[str] = ()) -> RunConfig:
         raise InputError(f"{path}: not readable as YAML ({error}).") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: must hold settings (name: value).")
+    given: dict[str, str] = {}
     for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals:
-            raise InputError(f"--set {change}: write it as name=value, for example optimizer.learning_rate=1e-4.")
-        *groups, last = name.split(".")
-        target = values
-        for group in groups:
-            if target.get(group) is None:
-                target[group] = {}
-            target = target[group]
-            if not isinstance(target, dict):
-                raise InputError(f"--set {change}: '{group}' is not a group of settings.")
-        try:
-            target[last] = read_yaml(text)
-        except ValueError as error:
-            reason = " ".join(str(error).split())
-            raise InputError(
-                f"--set {change}: the value is not readable as YAML ({reason}). Close its brackets, or quote it."
-            ) from error
-    return build(RunConfig, values, str(path))
+        for name in apply_change(change, values):
+            given[name] = change
+    try:
+        return build(RunConfig, values)
+    except WrongSetting as error:
+        # The most exact one: of `--set lora.rank=x --set lora.alpha=1` the first is the cause of a wrong lora.rank.
+        causes = [name for name in given if error.setting == name or error.setting.startswith((f"{name}.", f"{name}["))]
+        source = f"--set {given[max(causes, key=len)]}" if causes else str(path)
+        raise InputError(f"{source}: {error}") from error
 
 
 def _require(condition: bool, message: str) -> None:
@@ -322,12 +313,17 @@ def _check(run: RunConfig) -> None:
     _require(
         all(0 <= beta < 1 for beta in optimizer.betas), f"optimizer.betas is {optimizer.betas}; use 0..1, below 1."
     )
-    _require(optimizer.weight_decay >= 0 and optimizer.eps > 0, "optimizer: weight_decay is 0 or more, eps above 0.")
+    decayed = optimizer.weight_decay
+    _require(decayed >= 0, f"optimizer.weight_decay is {decayed}; it must be 0 or more.")
+    _require(optimizer.eps > 0, f"optimizer.eps is {optimizer.eps}; it must be above 0.")
     _require(optimizer.clip > 0, f"optimizer.clip is {optimizer.clip}; it must be above 0.")
+    for name in ("warmup", "decay"):
+        length = getattr(optimizer, name)
+        _require(length >= 0, f"optimizer.{name} is {length}; it must be 0 steps or more.")
     _require(
-        optimizer.warmup >= 0 and optimizer.decay >= 0 and optimizer.warmup + optimizer.decay <= run.steps,
-        f"optimizer: warmup {optimizer.warmup} and decay {optimizer.decay} are 0 or more and fit into steps, which is "
-        f"{run.steps}. Lower optimizer.warmup or optimizer.decay, or raise steps.",
+        optimizer.warmup + optimizer.decay <= run.steps,
+        f"optimizer: warmup {optimizer.warmup} + decay {optimizer.decay} is more than steps, {run.steps}. Lower "
+        "optimizer.warmup or optimizer.decay, or raise steps.",
     )
     muon = optimizer.kind == "muon"
     _require(
@@ -338,7 +334,9 @@ def _check(run: RunConfig) -> None:
         allowed = run.lora is None and "mmdit" in run.train
         _require(allowed, "optimizer.kind muon is for the MMDiT's matrices: it needs mmdit in train, and no LoRA.")
         _require(run.parallel.mode == "ddp", "optimizer.kind muon needs whole matrices: set parallel.mode to ddp.")
-    _require(run.flow.shift > 0 and run.flow.std > 0, "flow: shift and std must be above 0.")
+    for name in ("shift", "std"):
+        value = getattr(run.flow, name)
+        _require(value > 0, f"flow.{name} is {value}; it must be above 0.")
     _require(
         run.flow.time == "logit_normal" or (run.flow.mean, run.flow.std) == (Flow.mean, Flow.std),
         f"flow.mean and flow.std are of flow.time logit_normal, and it is {run.flow.time}: leave them out.",
@@ -348,16 +346,24 @@ def _check(run: RunConfig) -> None:
     parallel = run.parallel
     _require(parallel.accumulation >= 1, f"parallel.accumulation is {parallel.accumulation}; at least 1 is needed.")
     _require(parallel.timeout > 0, f"parallel.timeout is {parallel.timeout} seconds; it must be above 0.")
-    _require(run.save.every >= 1 and run.save.keep >= 1, "save: every and keep are 1 or more.")
+    for name in ("every", "keep"):
+        value = getattr(run.save, name)
+        _require(value >= 1, f"save.{name} is {value}; it must be 1 or more.")
     watch = run.watch
     _require(watch.log >= 1, f"watch.log is {watch.log}; it must be 1 or more.")
-    _require(watch.preview >= 0 and watch.validate >= 0, "watch: preview and validate are 0 (never) or more.")
+    for name in ("preview", "validate"):
+        value = getattr(watch, name)
+        _require(value >= 0, f"watch.{name} is {value}; it must be 0 (never) or more.")
     _require(
         watch.peak_tflops is None or watch.peak_tflops > 0,
         f"watch.peak_tflops is {watch.peak_tflops}; it must be above 0, or null to measure it.",
     )
     _require(not watch.preview or bool(watch.previews), "watch.preview is on, but watch.previews names no prompt.")
-    _require(not watch.validate or watch.validation_examples >= 1, "watch.validation_examples must be 1 or more.")
+    shown = watch.validation_examples
+    _require(
+        not watch.validate or shown >= 1,
+        f"watch.validation_examples is {shown}; it must be 1 or more. To do without, set watch.validate to 0.",
+    )
     _require(not (watch.preview and run.stage == 0), "watch.preview: stage 0 has no prompt encoder to preview with.")
     for number, preview in enumerate(watch.previews):
         try:
@@ -368,7 +374,8 @@ def _check(run: RunConfig) -> None:
         _require(run.stage is None, "lora is a fine-tuning: set stage to null.")
         _require("mmdit" not in run.train and "connectors" not in run.train,
                  "lora keeps the MMDiT and the connectors frozen: train may name tokens only.")  # fmt: skip
-        _require(run.lora.rank >= 1 and run.lora.alpha > 0, "lora: rank is 1 or more, alpha above 0.")
+        _require(run.lora.rank >= 1, f"lora.rank is {run.lora.rank}; it must be 1 or more.")
+        _require(run.lora.alpha > 0, f"lora.alpha is {run.lora.alpha}; it must be above 0.")
         _require(0 <= run.lora.dropout < 1, f"lora.dropout is {run.lora.dropout}; it must lie in 0..1.")
 
 

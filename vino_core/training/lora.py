@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -28,13 +29,14 @@ def add_lora(model: MMDiT, lora: Lora, seed: int) -> dict[str, nn.Parameter]:
     """
     with needed("LoRA training needs peft", "peft>=0.15"):
         from peft import LoraConfig, inject_adapter_in_model
-    names = [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and any(f".{name}".endswith(f".{target}") for target in lora.targets)
-    ]
+    matrices = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name in matrices if any(f".{name}".endswith(f".{target}") for target in lora.targets)]
     if not names:
-        raise InputError(f"lora.targets {list(lora.targets)}: no matrix of the model has such a name.")
+        ends = dict.fromkeys(re.sub(r".*blocks\.\d+\.", "", name) for name in matrices)
+        raise InputError(
+            f"lora.targets {list(lora.targets)}: no matrix of the model has such a name. Names end with "
+            f"{', '.join(ends)}."
+        )
     config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=names)
     inject_adapter_in_model(config, model, _ADAPTER)
     chosen = {}
