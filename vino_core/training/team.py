@@ -105,8 +105,8 @@ class Team:
 
     @contextmanager
     def accumulating(self, module: nn.Module, last: bool) -> Iterator[None]:
-        """Gradients are exchanged in the last backward pass of a step only; sharded ones in each, as every process would
-        keep those of all weights until then."""
+        """Gradients are exchanged in the last backward pass of a step only; sharded ones in each, as every process
+        would keep those of all weights until then."""
         if self.deepspeed:
             module.set_gradient_accumulation_boundary(last)
         with nullcontext() if last or self.sharded or self.deepspeed else self.accelerator.no_sync(module):
