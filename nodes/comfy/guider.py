@@ -81,15 +81,13 @@ class DualCFGGuider(comfy.samplers.CFGGuider):
         pair = Branch.POSITIVE, Branch.NEGATIVE
         text = [self.conds[branch.value] if branch in self.branches else None for branch in pair]
         if calculate is not None:
-            predictions |= self._of_text(pair, calculate({"conds": text, **given}))
+            predictions |= dict(zip(pair, calculate({"conds": text, **given}), strict=False))
         for change in model_options.get("sampler_pre_cfg_function", []):
             made = [predictions[branch] if branch in predictions else torch.zeros_like(x) for branch in pair]
             scale = {"cond_scale": self.cfg, "timestep": timestep}
-            predictions |= self._of_text(pair, change({"conds": text, "conds_out": made, **scale, **given}))
+            changed = change({"conds": text, "conds_out": made, **scale, **given})
+            predictions |= dict(zip(pair, changed, strict=False))
         return {branch: predictions[branch] for branch in self.branches}
-
-    def _of_text(self, pair: tuple[Branch, Branch], outputs: list[Tensor]) -> dict[Branch, Tensor]:
-        return {branch: output for branch, output in zip(pair, outputs, strict=False) if branch in self.branches}
 
     def sample(self, noise: Tensor, latent_image: Tensor, *arguments: Any, **options: Any) -> Tensor:
         check_finite("latent_image", latent_image, "Check the node that made it.")

@@ -14,13 +14,16 @@ belongs to another system lies in that one's folder beside it."""
 def standing(folder: Path, name: str, system: System) -> Path:
     """The file `name` (one of PARTS) of the system in `folder`: for a VAE that it shares, the owner's beside it unless
     there is one of its own."""
-    own = folder / f"{name}.safetensors"
-    if name != "vae" or system.vae_of is None or own.exists():
-        return own
-    return folder.resolve().parent / system.vae_of / own.name
+    own, owner = folder / f"{name}.safetensors", _owner(name, system)
+    return own if owner is None or own.exists() else folder.resolve().parent / owner / own.name
 
 
 def place(name: str, system: System) -> str:
     """Where the file `name` (one of PARTS) of the system is, seen from its folder."""
-    shared = name == "vae" and system.vae_of is not None
-    return f"../{system.vae_of}/vae.safetensors" if shared else f"{name}.safetensors"
+    owner = _owner(name, system)
+    return f"{name}.safetensors" if owner is None else f"../{owner}/{name}.safetensors"
+
+
+def _owner(name: str, system: System) -> str | None:
+    """The other system that the file belongs to, if it does."""
+    return system.vae_of if name == "vae" else None

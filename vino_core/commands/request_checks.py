@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 
 from ..branches import check_base_image, check_image_to_edit, check_tags
 from ..encoder.understand import check_question
 from ..errors import InputError
-from ..media.sizing import check_frames, check_size
+from ..media.sizing import check_frames, check_size, nearest_side
 from ..request import Request
 from ..sampling.schedule import sigmas
 from ..systems import check_thinking
@@ -24,8 +23,7 @@ def check_flags(arguments: argparse.Namespace, system: System) -> None:
         check_size(arguments.width, arguments.height, system.unit)
     for name in ("width", "height"):
         side = getattr(arguments, name)
-        if side is not None and (side < system.unit or side % system.unit):
-            nearest = max(system.unit, math.floor(side / system.unit + 0.5) * system.unit)
+        if side is not None and side != (nearest := nearest_side(side, system.unit)):
             raise InputError(
                 f"--{name} is {side}; it must be a positive multiple of {system.unit}. The nearest is {nearest}."
             )

@@ -134,11 +134,15 @@ def check_size(width: int, height: int, unit: int = UNIT) -> None:
     """Raise InputError, offering the nearest size, unless `width` and `height` are positive multiples of `unit`."""
     if width >= unit and height >= unit and width % unit == 0 and height % unit == 0:
         return
-    nearest = [max(unit, math.floor(side / unit + 0.5) * unit) for side in (width, height)]
     raise InputError(
         f"Size {width} x {height}: width and height must be positive multiples of {unit}. "
-        f"The nearest is {nearest[0]} x {nearest[1]}."
+        f"The nearest is {nearest_side(width, unit)} x {nearest_side(height, unit)}."
     )
+
+
+def nearest_side(side: int, unit: int = UNIT) -> int:
+    """The positive multiple of `unit` that is nearest to `side`."""
+    return max(unit, math.floor(side / unit + 0.5) * unit)
 
 
 def check_frames(frames: int, maximum: int | None = None) -> None:

@@ -198,8 +198,13 @@ def _has_other_colour(frame: Frame, index: int) -> bool:
         return False
     sprite = frame.scene.sprites[index]
     others = [replace(sprite, colour=colour) for colour in COLOURS if colour != sprite.colour]
-    nearest = min(reading.surface_error(frame, index, other) for other in others)
-    return reading.surface_error(frame, index, sprite) >= nearest + OTHER_COLOUR
+    return _looks_rather_like(others, frame, index, OTHER_COLOUR)
+
+
+def _looks_rather_like(others: Sequence[Sprite], frame: Frame, index: int, limit: float) -> bool:
+    """Whether a found sprite's surface is nearer to that of one of the `others`, by an error of `limit` or more."""
+    nearest = min((reading.surface_error(frame, index, other) for other in others), default=math.inf)
+    return reading.surface_error(frame, index, frame.scene.sprites[index]) >= nearest + limit
 
 
 def _surface_error_nearby(frame: Frame, index: int) -> float:
@@ -345,11 +350,7 @@ def _keeps_surface(frames: Sequence[Frame], reader: _Reader, plan: Plan) -> bool
     if frames and float(np.mean([reading.likeness(frame, index) for frame in frames])) < BETWEEN_LIKENESS_LIMIT:
         return False
     others = [replace(sprite, texture=texture) for texture in _other_references(plan, sprite)]
-    return all(
-        reading.surface_error(frame, index, sprite) < reading.surface_error(frame, index, other) + OTHER_REFERENCE
-        for frame in frames
-        for other in others
-    )
+    return not any(_looks_rather_like(others, frame, index, OTHER_REFERENCE) for frame in frames)
 
 
 def _other_references(plan: Plan, sprite: Sprite) -> set[Texture]:
