@@ -414,6 +414,7 @@ def test_a_file_that_is_no_model_is_named_first(
         (("--preset", "i2i_edit", "--image", PICTURE), "makes a video of the same input (i2v, multiid)"),
         (("--preset", "t2i", "--frames", 1, "--area", 3072), "area is 3072 pixels, but the task t2i scales no picture"),
         (("--preset", "multiid", "--image", PICTURE, "--area", 3072), "('custom' at VINO References, or --width and"),
+        (("--area", 5), "area is 5 pixels; it must lie between 256 (16 x 16) and 134217728"),
         (("--text-scale", 1), "text_scale is 1.0; vogue takes values above 1 only"),
         (("--width", 60, "--height", 48), "The nearest is 64 x 48"),
         (("--preset", "multiid", "--base-image", *("--image", PICTURE) * 2), "Choose the task i+i2i_edit"),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from data_files import AverageVAE, by_name, data_config, picture, pictures_folder, write_manifest
+from data_files import AverageVAE, by_name, clip, data_config, picture, pictures_folder, write_manifest
 
 from vino_core.errors import InputError
 from vino_core.media import output
@@ -197,6 +197,26 @@ def test_captions_may_change_and_rows_may_not(tmp_path: Path) -> None:
     manifest.write_text(manifest.read_text() + manifest.read_text().splitlines()[0] + "\n")
     with pytest.raises(InputError, match="7 examples; latents are of 6"):
         training_sources(run)
+
+
+def test_another_picture_to_edit_is_noticed(tmp_path: Path) -> None:
+    """Where references shrink to what a run can afford, the picture to edit keeps its size."""
+    folder = tmp_path / "data"
+    images = [picture(folder / f"{n}.png", n) for n in (1, 2)]
+    row = {"index": 0, "task": "ti2v", "caption": "It moves.", "ref_image_paths": images,
+           "target_path": clip(folder / "moved.mp4", 5)}  # fmt: skip
+    run = data_config(tmp_path, {"ti2v": {"weight": 1, "path": str(folder), "latents": True}}, max_tokens=200)
+
+    def sizes() -> list[tuple[int, ...]]:
+        return [tuple(latents.shape) for latents in training_sources(run)["ti2v"].example(0).latents.references]
+
+    write_manifest(folder, [row])
+    make(run)
+    before = sizes()
+    write_manifest(folder, [{**row, "ref_image_have_base": True}])
+    with pytest.raises(InputError, match="examples 0 to 0 have changed.*run vino data encode again"):
+        training_sources(run)
+    assert make(run).made == 1 and sizes() != before
 
 
 def test_caches_of_other_settings_are_not_taken(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def prepare_references(
     Raises InputError for references that cannot be used, or not for this task.
     """
     preset = get_preset(system, task)
-    _check_area(area, system.unit)
+    check_area(area, system.unit)
     if size is None and preset.height is not None and preset.width is not None:
         size = preset.height, preset.width
     wanted = _wanted(system, preset.frames if frames is None else frames, size, area or preset.area)
@@ -130,7 +130,7 @@ def prepare_question(
 ) -> References:
     """What a question is about: pictures uint8 [H, W, 3], and at most `frames` frames of each clip (None: as many as
     the system takes), scaled to about `area` pixels each. Raises InputError for references that cannot be used."""
-    _check_area(area, system.unit)
+    check_area(area, system.unit)
     wanted = _wanted(system, system.max_frames if frames is None else frames, None, area or system.question_area)
     shown = Arrangement(after=tuple(range(len(images) + len(clips))))
     return system.prepare(shown, images, clips, wanted) if images or clips else References()
@@ -140,7 +140,8 @@ def _wanted(system: System, frames: int, size: tuple[int, int] | None, area: int
     return Wanted(frames=frames, size=size, area=area or system.area, unit=system.unit, vlm_frames=system.vision.frames)
 
 
-def _check_area(area: int | None, unit: int) -> None:
+def check_area(area: int | None, unit: int) -> None:
+    """Raise InputError for an area in pixels that no reference can have; None is the task's own."""
     if area is not None and not unit**2 <= area <= MAX_PIXELS:
         raise InputError(f"area is {area} pixels; it must lie between {unit**2} ({unit} x {unit}) and {MAX_PIXELS}.")
 

@@ -12,13 +12,14 @@ from ..request import Request
 from ..sampling.schedule import sigmas
 from ..systems import check_thinking
 from ..systems.base import System
-from ..tasks import UNDERSTANDING, Task, check_picture, check_scaled, get_preset
+from ..tasks import UNDERSTANDING, Task, check_area, check_picture, check_scaled, get_preset
 
 
 def check_flags(arguments: argparse.Namespace, system: System) -> None:
     """Raise InputError for a flag that no item can take, whatever it is: known before minutes of loading."""
     if arguments.frames is not None:
         check_frames(arguments.frames, system.max_frames)
+    check_area(arguments.area, system.unit)
     if arguments.width is not None and arguments.height is not None:
         check_size(arguments.width, arguments.height, system.unit)
     for name in ("width", "height"):

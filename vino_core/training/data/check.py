@@ -45,7 +45,8 @@ class Finding:
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        wrong = "nothing wrong" if not self.problems else f"{len(self.problems)} problems"
+        count = len(self.problems)
+        wrong = "nothing wrong" if not count else f"{count} problem{'s' if count > 1 else ''}"
         lines = [f"{self.title}: {self.examples} examples, {wrong}"]
         lines[0] += f", {len(self.adapted)} adapted" if self.adapted else ""
         lines += [self.buckets.table()] if self.buckets.counts else []
