@@ -35,13 +35,13 @@ def settled() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def worker(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A `training_worker.Worker` with what `WORKS` of the chosen test files names; None where that is nothing."""
+    """A `beside_the_tests.Worker` with what `WORKS` of the chosen test files names; None where that is nothing."""
     modules = dict.fromkeys(getattr(item, "module", None) for item in request.session.items)
     names = dict.fromkeys(name for module in modules for name in getattr(module, "WORKS", ()))
     if not names:
         yield None
         return
-    from training_worker import Worker
+    from beside_the_tests import Worker
 
     running = Worker(tmp_path_factory.mktemp("worker"), names)
     yield running

@@ -117,6 +117,15 @@ def test_settings_change_from_the_command_line() -> None:
         ("data.tasks.t2i.images=3", "data.tasks.t2i.images is 3; t2i takes no reference pictures. Leave it out"),
         ("data.tasks.reconstruct_image.images=2", "images is 2; reconstruct_image takes 1 reference pictures"),
         ("data.tasks.t2i.frames=9", "data.tasks.t2i.frames is 9; t2i makes a picture. Leave it out, or set it to 1"),
+        (
+            "data.tasks.t2v.frames=89",
+            "data.tasks.t2v.frames is 89, and data.frames, the longest clip of all tasks, is 85",
+        ),
+        (
+            "data.tasks.ti2i={weight: 1, source: toy, captions: long}",
+            "ti2i.captions is long; the toy world has one kind of prompt for ti2i. Leave it out",
+        ),
+        ("data.tasks.t2i={weight: 1, source: toy, captions: long}", None),
         ("watch.previews=[{prompt: a fox, width: 33, height: 32}]", r"watch.previews\[0\]: Size 33 x 32: width and"),
         ("watch.previews=[{prompt: a fox, width: 32, height: 32, frames: 93}]", r"watch.previews\[0\]: 93 frames"),
     ],

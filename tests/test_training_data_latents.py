@@ -397,6 +397,17 @@ def test_data_sets_may_share_a_folder_for_their_latents(tmp_path: Path) -> None:
     assert [len(training_sources(run)["t2i"]) for run in (one, other)] == [12, 7]
 
 
+def test_so_may_two_files_in_one_folder(tmp_path: Path) -> None:
+    runs = []
+    for name, count in (("train", 12), ("heldout", 7)):
+        pictures_folder(tmp_path / "data", count)
+        path = (tmp_path / "data/manifest.jsonl").rename(tmp_path / f"data/{name}.jsonl")
+        runs.append(data_config(tmp_path, {"t2i": {"weight": 1, "path": str(path), "frames": 1, "latents": True}}))
+    folders = [make(run).folder for run in runs]
+    assert folders[0] != folders[1] and [make(run).made for run in runs] == [0, 0]
+    assert [len(training_sources(run)["t2i"]) for run in runs] == [12, 7]
+
+
 def test_the_toy_world_and_empty_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Write examples of it with `vino data toy`"):
         data_config(tmp_path, {"t2i": {"weight": 1, "source": "toy", "latents": True}})

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import bootstrap
 import pytest
 import torch
+from beside_the_tests import Worker
 from training_runs import exact
-from training_worker import DEEPSPEED, Worker
+from training_worker import DEEPSPEED
 
 from vino_core.errors import InputError
 from vino_core.training.config import Optimizer
@@ -24,7 +25,7 @@ LIMIT = 1e-4
 MISSING = os.environ.get("VINO_SKIP_DEEPSPEED") or (
     None if importlib.util.find_spec("deepspeed") else "DeepSpeed is not installed"
 )
-WORKS = () if MISSING else ("ddp", "ddp_uneven", *DEEPSPEED)
+WORKS = () if MISSING else ("ddp", "ddp_uneven", "ddp_accumulated", *DEEPSPEED)
 """What the session's worker runs for these tests."""
 installed = pytest.mark.skipif(MISSING is not None, reason=f"DeepSpeed tests: {MISSING}")
 
@@ -44,6 +45,17 @@ def test_the_losses_are_those_of_ddp(folder: Path, data: str) -> None:
     ours, theirs = read_record(folder / f"deepspeed{data}"), read_record(folder / f"ddp{data}")
     assert len(ours) == len(theirs) == 10
     for one, other in zip(ours, theirs, strict=True):
+        assert one["task"] == other["task"]
+        assert one["loss"] == pytest.approx(other["loss"], abs=LIMIT)
+        assert one["norm"] == pytest.approx(other["norm"], abs=LIMIT)
+
+
+@installed
+def test_so_are_those_of_accumulated_steps_which_resume_bit_for_bit(folder: Path) -> None:
+    runs = (("deepspeed_accumulated", "whole"), ("deepspeed_accumulated", "part"), ("ddp_accumulated", "whole"))
+    whole, part, theirs = (read_record(folder / scenario / name) for scenario, name in runs)
+    assert len(whole) == 5 and exact(part) == exact(whole)
+    for one, other in zip(whole, theirs, strict=True):
         assert one["task"] == other["task"]
         assert one["loss"] == pytest.approx(other["loss"], abs=LIMIT)
         assert one["norm"] == pytest.approx(other["norm"], abs=LIMIT)

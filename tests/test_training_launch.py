@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from beside_the_tests import Worker
 from training_launches import ENVIRONMENT, LAUNCHERS
-from training_worker import Worker
 
 from vino_core.training.metrics import read_record
 

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python tests/training_worker.py FOLDER SCENARIO...
 
 A SCENARIO is one of those below or a launcher's name. Each writes its result under FOLDER; the tests read it. The test
-session starts this before its first test and goes on without waiting (conftest.py).
+session starts this before its first test and goes on without waiting (beside_the_tests.py).
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -168,6 +167,10 @@ def without_and_with_a_stop(run: RunConfig) -> None:
             one = replace(run, out=str(Path(run.out) / name))
             with suppress(Stopped):
                 Trainer(one, parts(one), sources(one), team).train(report)
+
+
+def accumulated(out: Path, mode: str) -> None:
+    without_and_with_a_stop(accumulated_run(out, mode))
 
 
 def lora_with_dropout(out: Path) -> None:
@@ -330,6 +333,7 @@ DEEPSPEED: dict[str, Callable[[Path], None]] = {
     "deepspeed_resumed": lambda out: stopped_and_resumed(out, "deepspeed"),
     "deepspeed_uneven": lambda out: train(out, "deepspeed", data=UNEVEN),
     "deepspeed_watched": lambda out: train(out, "deepspeed", watch=WATCH),
+    "deepspeed_accumulated": partial(accumulated, mode="deepspeed"),
     "deepspeed_exported": lambda out: exported(out, "deepspeed"),
 }
 """Run where DeepSpeed is installed."""
@@ -357,8 +361,7 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "one_never_comes": one_never_comes,
     **{f"{mode}_half": partial(half, mode=mode) for mode in MODES},
     **{f"{mode}_exported": partial(exported, mode=mode) for mode in MODES},
-    "ddp_accumulated": lambda out: without_and_with_a_stop(accumulated_run(out, "ddp")),
-    "zero2_accumulated": lambda out: without_and_with_a_stop(accumulated_run(out, "zero2")),
+    **{f"{mode}_accumulated": partial(accumulated, mode=mode) for mode in MODES},
     "lora_with_dropout": lora_with_dropout,
     **{f"{mode}_frozen": partial(on_frozen_weights, mode=mode) for mode in MODES},
     "bad_examples": with_bad_examples,
@@ -398,36 +401,6 @@ def start(scenario: str, out: Path) -> list[int]:
             os._exit(code)
         children.append(child)
     return children
-
-
-def _beside_the_tests() -> None:
-    """In the new process: a group of its own, so that all of it can be ended, and behind the tests that go on."""
-    os.setpgid(0, 0)
-    os.nice(5)
-
-
-class Worker:
-    """Scenarios, running in a process of their own, which writes what they say to log.txt."""
-
-    def __init__(self, folder: Path, names: Iterable[str]) -> None:
-        self._folder, self._log = folder, folder / "log.txt"
-        with open(self._log, "wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, __file__, str(folder), *names], stdout=log, stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"}, preexec_fn=_beside_the_tests,
-            )  # fmt: skip
-
-    def results(self, timeout: float = 1800) -> Path:
-        """The folder, when all have ended. Raises AssertionError when the process itself fails."""
-        code = self._process.wait(timeout)
-        assert code == 0, self._log.read_text()[-3000:]
-        return self._folder
-
-    def stop(self) -> None:
-        """End it with everything that it started, if it still runs."""
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
 
 
 def main() -> None:

@@ -409,6 +409,16 @@ def _check_data(data: Data, system: System) -> None:
                 task.frames == 1 or SHAPES[name].clip,
                 f"data.tasks.{name}.frames is {task.frames}; {name} makes a picture. Leave it out, or set it to 1.",
             )
+            _require(
+                task.frames <= data.frames,
+                f"data.tasks.{name}.frames is {task.frames}, and data.frames, the longest clip of all tasks, is "
+                f"{data.frames}. Raise that, or lower this.",
+            )
+        _require(
+            task.captions == "both" or task.source != "toy" or name in ("t2i", "t2v"),
+            f"data.tasks.{name}.captions is {task.captions}; the toy world has one kind of prompt for {name}. Leave it "
+            "out.",
+        )
     check_frames(data.frames)
     _require(
         data.unit >= 1 and data.unit % system.unit == 0,

@@ -16,7 +16,7 @@ import numpy as np
 from ..checkpoints.writing import reported
 from ..errors import InputError
 from . import draws
-from .example import Example, ExampleSource
+from .example import TASKS, Example, ExampleSource
 from .prepare import Prepared
 from .sources import place
 
@@ -139,6 +139,6 @@ class Feed:
         return place if length is None else int(_order(self.seed, task, place // length, length)[place % length])
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=2 * len(TASKS))  # of each task the epoch that ends and the one that is read ahead
 def _order(seed: int, task: str, epoch: int, length: int) -> np.ndarray:
     return draws.numbers(seed, "order", task, epoch).permutation(length)

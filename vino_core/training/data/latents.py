@@ -54,13 +54,14 @@ def cache_settings(run: RunConfig, task: str) -> dict[str, Any]:
 
 
 def cache_root(run: RunConfig, task: str, path: str, held_out: bool) -> Path:
-    """The folder above the caches of a task: `latents` beside the data unless the config names another, in which each
-    data set has a folder of its own, called by its path."""
+    """The folder above the caches of a task: `latents` beside the data, with a folder in it for data that are one file
+    of several, unless the config names another, in which each data set has a folder of its own, called by its path."""
     chosen, place = run.data.tasks[task].latents, Path(path)
     if isinstance(chosen, str):
         own = "--".join(part for part in place.parts if part != place.anchor)
         return Path(chosen) / (f"{task}_validation" if held_out else task) / own
-    return (place if place.is_dir() else place.parent) / "latents" / task
+    beside = place / "latents" if place.is_dir() else place.parent / "latents" / place.name
+    return beside / task
 
 
 def cache_folder(root: Path, settings: Mapping[str, Any]) -> Path:
