@@ -30,14 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=ROOT / "models/vino-tiny")
     parser.add_argument("--tasks", nargs="+", default=["t2i", "ti2i", "t2v", "tv2v"], choices=TITLES, metavar="TASK")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, choices=range(1, 100), metavar="N")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     generate = from_pipeline(load(arguments.model, "cpu"), Settings(steps=20))
     print(f"{arguments.threads} threads, 20 steps, 64 x 64 pixels, clips of 9 frames")
     for task in arguments.tasks:
-        source = ToySource(task, split="heldout")
+        source = ToySource(task, size=64, frames=9, split="heldout")
         taken = []
         for index in range(arguments.repeats + 1):
             example = source.example(index)

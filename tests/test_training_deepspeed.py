@@ -13,7 +13,7 @@ import bootstrap
 import pytest
 import torch
 from beside_the_tests import Worker
-from training_runs import exact
+from training_runs import LIMIT, assert_alike, exact
 from training_worker import DEEPSPEED
 
 from vino_core.errors import InputError
@@ -21,7 +21,6 @@ from vino_core.training.config import Optimizer
 from vino_core.training.metrics import read_record
 from vino_core.training.zero import spread_by_deepspeed
 
-LIMIT = 1e-4
 MISSING = os.environ.get("VINO_SKIP_DEEPSPEED") or (
     None if importlib.util.find_spec("deepspeed") else "DeepSpeed is not installed"
 )
@@ -43,11 +42,8 @@ def folder(worker: Worker) -> Path:
 @pytest.mark.parametrize("data", ["", "_uneven"])
 def test_the_losses_are_those_of_ddp(folder: Path, data: str) -> None:
     ours, theirs = read_record(folder / f"deepspeed{data}"), read_record(folder / f"ddp{data}")
-    assert len(ours) == len(theirs) == 10
-    for one, other in zip(ours, theirs, strict=True):
-        assert one["task"] == other["task"]
-        assert one["loss"] == pytest.approx(other["loss"], abs=LIMIT)
-        assert one["norm"] == pytest.approx(other["norm"], abs=LIMIT)
+    assert len(ours) == 10
+    assert_alike(ours, theirs)
 
 
 @installed
@@ -55,10 +51,7 @@ def test_so_are_those_of_accumulated_steps_which_resume_bit_for_bit(folder: Path
     runs = (("deepspeed_accumulated", "whole"), ("deepspeed_accumulated", "part"), ("ddp_accumulated", "whole"))
     whole, part, theirs = (read_record(folder / scenario / name) for scenario, name in runs)
     assert len(whole) == 5 and exact(part) == exact(whole)
-    for one, other in zip(whole, theirs, strict=True):
-        assert one["task"] == other["task"]
-        assert one["loss"] == pytest.approx(other["loss"], abs=LIMIT)
-        assert one["norm"] == pytest.approx(other["norm"], abs=LIMIT)
+    assert_alike(whole, theirs)
 
 
 @installed

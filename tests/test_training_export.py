@@ -212,6 +212,7 @@ def test_after_a_nan_the_commands_of_the_message_go_on(
         [str(path) if word == "CONFIG" else word for word in shlex.split(command)[1:]]
         for command in re.findall("`(vino train CONFIG[^`]*)`", message)
     )
+    assert "seed=1" in beginning  # other examples and noise than seed 0 began with
     assert main(exporting) == 0
     assert f"{path}: step 2 of 4\n{out}/export/model.safetensors\n" in capsys.readouterr().out
     learnt = checkpoint(config(out), 2)

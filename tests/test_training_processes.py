@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from beside_the_tests import Worker
-from training_runs import exact, one_thread  # noqa: F401
+from training_runs import LIMIT, assert_alike, exact, one_thread  # noqa: F401
 from training_worker import FROZEN, SCENARIOS, UNEVEN, WATCH, accumulated_run, held_out, run_of
 from training_worker import parts as worker_parts
 from training_worker import sources as worker_sources
@@ -18,7 +18,6 @@ from vino_core.training.loop import Trainer
 from vino_core.training.metrics import VALIDATION, read_record
 from vino_core.training.team import Team
 
-LIMIT = 1e-4
 WORKS = tuple(SCENARIOS)
 """What the session's worker runs for these tests."""
 
@@ -64,19 +63,14 @@ def single_accumulated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_reach_the_losses_of_one(folder: Path, single: Path, mode: str) -> None:
     assert result(folder, mode)["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
     rows, wanted = read_record(folder / mode), read_record(single)
-    assert [row["task"] for row in rows] == [row["task"] for row in wanted]
     assert len(rows) == 10
-    for ours, theirs in zip(rows, wanted, strict=True):
-        assert abs(ours["loss"] - theirs["loss"]) < LIMIT
-        assert abs(ours["norm"] - theirs["norm"]) < LIMIT
+    assert_alike(rows, wanted)
 
 
 @pytest.mark.parametrize("mode", ["ddp", "zero2", "fsdp2"])
 def test_processes_whose_samples_differ_in_layout_keep_step(folder: Path, single_uneven: Path, mode: str) -> None:
     assert result(folder, f"{mode}_uneven")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
-    for ours, theirs in zip(read_record(folder / f"{mode}_uneven"), read_record(single_uneven), strict=True):
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=LIMIT)
-        assert ours["norm"] == pytest.approx(theirs["norm"], abs=LIMIT)
+    assert_alike(read_record(folder / f"{mode}_uneven"), read_record(single_uneven))
 
 
 @pytest.mark.parametrize("mode", ["zero2", "fsdp2"])
@@ -140,10 +134,7 @@ def test_two_passes_of_two_processes_are_four_of_one_and_resume_bit_for_bit(
     assert result(folder, f"{mode}_accumulated")["codes"] == [0, 0], (folder / "log.txt").read_text()[-3000:]
     whole, part = (read_record(folder / f"{mode}_accumulated" / name) for name in ("whole", "part"))
     assert len(whole) == 5 and exact(part) == exact(whole)
-    for ours, theirs in zip(whole, read_record(single_accumulated), strict=True):
-        assert ours["task"] == theirs["task"]
-        assert ours["loss"] == pytest.approx(theirs["loss"], abs=LIMIT)
-        assert ours["norm"] == pytest.approx(theirs["norm"], abs=LIMIT)
+    assert_alike(whole, read_record(single_accumulated))
 
 
 def test_the_randomness_of_each_process_goes_on_where_it_was(folder: Path) -> None:

@@ -28,6 +28,8 @@ from vino_core.training.team import Team
 from vino_core.training.typed import build
 from vino_core.vae import VAE, HunyuanVAE
 
+LIMIT = 1e-4
+"""Between losses of the same steps, whose sums are taken in other orders."""
 FRESH = {
     "hidden_size": 32, "num_heads": 2, "depth": 1, "depth_single": 1, "depth_refiner": 1, "text_dim": 24,
     "rope_axes": [4, 6, 6],
@@ -171,6 +173,14 @@ def stop_at(step: int) -> Report:
             raise Stopped
 
     return report
+
+
+def assert_alike(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> None:
+    """The same tasks, and losses and norms that differ by no more than sums taken in another order do."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["task"] == other["task"]
+        assert one["loss"] == pytest.approx(other["loss"], abs=LIMIT)
+        assert one["norm"] == pytest.approx(other["norm"], abs=LIMIT)
 
 
 def exact(rows: list[dict[str, Any]]) -> list[tuple[str, float, float]]:

@@ -166,7 +166,10 @@ def without_and_with_a_stop(run: RunConfig) -> None:
         for name, report in (("whole", None), ("part", stop_at(4)), ("part", None)):
             one = replace(run, out=str(Path(run.out) / name))
             with suppress(Stopped):
-                Trainer(one, parts(one), sources(one), team).train(report)
+                trainer = Trainer(one, parts(one), sources(one), team)
+                begun = trainer.state.step
+                trainer.train(report)
+    assert begun == 3
 
 
 def accumulated(out: Path, mode: str) -> None:

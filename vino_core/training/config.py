@@ -85,11 +85,11 @@ class Flow:
 class Task:
     """One task of the mixture, drawn in proportion to `weight`, and where its examples come from.
 
-    `source`: "toy" (the procedural world), "folder" or "shards" (at `path`). `frames` limits the target and the
-    reference clips, `images` the number of reference pictures; examples with more are skipped and listed.
-    `validation`: path of held-out examples of the same kind; the toy world holds out its own. `captions`: which ones
-    the toy world writes, or are taken from a folder's manifest or shards. `latents`: read what `vino data encode` made
-    beforehand instead of asking the VAE; true looks beside the data, a path names another folder.
+    `source`: "toy" (the procedural world), "folder" or "shards" (at `path`). `frames`, at most `data.frames`, limits
+    the target and the reference clips, `images` the number of reference pictures; examples with more are skipped and
+    listed. `validation`: path of held-out examples of the same kind; the toy world holds out its own. `captions`: which
+    ones the toy world writes, or are taken from a folder's manifest or shards. `latents`: read what `vino data encode`
+    made beforehand instead of asking the VAE; true looks beside the data, a path names another folder.
     """
 
     weight: float

@@ -84,7 +84,7 @@ def _begin_again(run: RunConfig, tokens: bool) -> list[str]:
     if run.lora is not None:
         return changes
     folder = export_folder(run)
-    changes += [f"seed={run.seed + 1}"]  # or it would begin with the examples and the noise that this one began with
+    changes += [f"seed={(run.seed + 1) % 2**63}"]  # with this one's, its examples and noise would come again
     changes += ["fresh=null"] if run.fresh is not None else []
     changes += ["files.base=null"] if run.files.base is not None else []
     changes += [f"files.model={folder / MODEL}"]

@@ -142,8 +142,8 @@ def _affordable(
     shortest = TEMPORAL_STRIDE + 1 if given else 1
     if frames < shortest:
         raise InputError(
-            f"{task}: its first frame is given, and {frames} frames leave nothing to learn. Give the clip and "
-            f"data.tasks.{task}.frames {shortest} or more."
+            f"{task}: its first frame is given, and {frames} frames leave nothing to learn. Give the clip, "
+            f"data.frames and data.tasks.{task}.frames {shortest} or more."
         )
     whole = images[-1:] if base else ()
 

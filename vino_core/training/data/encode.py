@@ -32,7 +32,7 @@ from .latents import (
     stamps,
 )
 from .opening import stored_source
-from .stored import StoredSource
+from .stored import StoredSource, sizing
 
 _BATCH_PIXELS = 1 << 18
 _THREADS = 4
@@ -179,7 +179,7 @@ class PieceEncoder:
 
     def _digest(self, index: int) -> str:
         try:
-            return self.source.digest(index)
+            return "".join([self.source.digest(index), *sizing(self.source.files(index))])
         except InputError as error:
             return f"unusable: {error}"
 

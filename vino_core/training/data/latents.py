@@ -54,8 +54,8 @@ def cache_settings(run: RunConfig, task: str) -> dict[str, Any]:
 
 
 def cache_root(run: RunConfig, task: str, path: str, held_out: bool) -> Path:
-    """The folder above the caches of a task: `latents` beside the data, with a folder in it for data that are one file
-    of several, unless the config names another, in which each data set has a folder of its own, called by its path."""
+    """The folder above the caches of a task: `latents` beside the data, with a folder in it for data named by a single
+    file, unless the config names another, in which each data set has a folder of its own, called by its path."""
     chosen, place = run.data.tasks[task].latents, Path(path)
     if isinstance(chosen, str):
         own = "--".join(part for part in place.parts if part != place.anchor)

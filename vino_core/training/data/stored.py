@@ -158,21 +158,17 @@ class StoredSource(ABC):
 
     def stamp(self, index: int) -> str:
         """Names and marks of the row's media, and what else decides their sizes: cheap to ask for, and another one when
-        a file was exchanged.
+        a file was exchanged or another picture is to be edited.
 
         Raises InputError when a file is missing.
         """
         row = self.files(index)
-        return "\n".join([*(f"{name} {self.mark(index, name)}" for name in row.media), *_sizing(row)])
+        return "\n".join([*(f"{name} {self.mark(index, name)}" for name in row.media), *sizing(row)])
 
     def digest(self, index: int) -> str:
-        """A hash of what the row's media hold, in which order, and what else decides their sizes.
-
-        Raises InputError when a file is missing.
-        """
-        row = self.files(index)
-        hashed = hashlib.blake2b("".join(_sizing(row)).encode(), digest_size=16)
-        for name in row.media:
+        """A hash of what the row's media hold, and in which order. Raises InputError when a file is missing."""
+        hashed = hashlib.blake2b(digest_size=16)
+        for name in self.files(index).media:
             media = self.media(index, name)
             data = media.data if isinstance(media, Encoded) else _bytes(media)
             hashed.update(hashlib.blake2b(data, digest_size=16).digest())
@@ -265,7 +261,7 @@ def file_mark(path: Path, advice: str) -> str:
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
-def _sizing(row: Row) -> list[str]:
+def sizing(row: Row) -> list[str]:
     """What of a row beside its media decides their sizes: where references shrink, the picture to edit does not."""
     return ["base image"] if row.base_image else []
 
