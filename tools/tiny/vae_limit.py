@@ -1,6 +1,8 @@
 """The most that a generator behind the miniature's VAE can score: true results that went through it and nothing else.
 
-python -m tools.tiny.vae_limit [models/vino-tiny/vae.safetensors] [--count 60]
+    python -m tools.tiny.vae_limit [models/vino-tiny/vae.safetensors] [--count 60]
+
+docs/tiny.md has the figures.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from vino_core.toyworld.evaluate import evaluate
 from vino_core.training.example import GENERATION_TASKS, Example
-from vino_core.vae.base import VAE
+from vino_core.vae import VAE
 
 
 def through(vae: VAE, examples: list[Example]) -> list[Tensor]:
